@@ -1,0 +1,51 @@
+"""The one exception that means "your input, not our code", and how validation errors become one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+__all__ = ["InputError", "describe_validation_error", "nearest"]
+
+
+class InputError(ValueError):
+    """Bad input, described in one line: what is wrong, where, and what to do about it.
+
+    The command line prints the message and exits with code 2; Python callers may catch it as a
+    :class:`ValueError`.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def describe_validation_error(error: ValidationError, where: str, known_keys: Iterable[str]) -> str:
+    """Put the first complaint of a pydantic error into one line.
+
+    Parameters
+    ----------
+    error
+        What pydantic raised.
+    where
+        What the settings belong to, for the start of the line.
+    known_keys
+        Valid keys at the level of the complaint, to suggest the nearest one.
+    """
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        keys = sorted(known_keys)
+        hint = nearest(str(first["loc"][-1]), keys) or f"; known keys: {', '.join(keys)}"
+        return f"{where}: unknown key {path!r}{hint}"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{where}: {path} = {first['input']!r} is not valid: should be {message}"

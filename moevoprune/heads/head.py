@@ -1,0 +1,225 @@
+"""A trained head on its own: physically small, with everything it needs to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from moevoprune.errors import InputError
+from moevoprune.heads.scaling import Scaling
+from moevoprune.heads.trainer import HeadStack
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["TrainedHead"]
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedHead:
+    """A head that reads only its active features and holds only its active units.
+
+    Attributes
+    ----------
+    task
+        ``"classification"`` or ``"regression"``.
+    n_features
+        Width of the feature rows it is given.
+    inputs
+        Sorted indices of the features it reads, shape (inputs,).
+    weights
+        One array (inputs, units) per layer.
+    biases
+        One array (units,) per layer, or None.
+    mean, scale
+        Standardisation of the features it reads, shape (inputs,).
+    target_mean, target_scale
+        Standardisation of the targets, shape (outputs,); None for classification.
+    """
+
+    task: Literal["classification", "regression"]
+    n_features: int
+    inputs: npt.NDArray[np.int64]
+    weights: tuple[Floats, ...]
+    biases: tuple[Floats | None, ...]
+    mean: Floats
+    scale: Floats
+    target_mean: Floats | None = None
+    target_scale: Floats | None = None
+
+    @classmethod
+    def from_stack(cls, stack: HeadStack, index: int, scaling: Scaling) -> TrainedHead:
+        """Take one head out of a stack that the population trainer trained."""
+        inputs = stack.mask.inputs
+        return cls(
+            task="classification" if scaling.target_mean is None else "regression",
+            n_features=len(scaling.mean),
+            inputs=inputs,
+            weights=tuple(w[index].float().cpu().numpy() for w in stack.weights),
+            biases=tuple(None if b is None else b[index].float().cpu().numpy() for b in stack.biases),
+            mean=scaling.mean[inputs],
+            scale=scaling.scale[inputs],
+            target_mean=scaling.target_mean,
+            target_scale=scaling.target_scale,
+        )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths from the inputs to the outputs."""
+        return (len(self.inputs), *(w.shape[1] for w in self.weights))
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights that are not zero, and biases."""
+        weights = sum(int(np.count_nonzero(w)) for w in self.weights)
+        return weights + sum(len(b) for b in self.biases if b is not None)
+
+    def hidden(self, features: npt.NDArray[np.floating]) -> Floats:
+        """Last hidden representation, shape (rows, units); the outputs where there is no hidden layer."""
+        return self._forward(features)[1]
+
+    def outputs(self, features: npt.NDArray[np.floating]) -> Floats:
+        """Logits, or predicted targets in their own units; shape (rows, outputs).
+
+        Parameters
+        ----------
+        features
+            Rows as the backbone gives them, all of its features, shape (rows, n_features).
+
+        Raises
+        ------
+        InputError
+            The rows have another width.
+        """
+        return self._forward(features)[0]
+
+    def predict(self, features: npt.NDArray[np.floating]) -> npt.NDArray[np.generic]:
+        """Class labels, shape (rows,), or predicted targets, shape (rows, outputs)."""
+        outputs = self.outputs(features)
+        return outputs if self.task == "regression" else outputs.argmax(axis=1)
+
+    def predict_proba(self, features: npt.NDArray[np.floating]) -> Floats:
+        """Class probabilities, shape (rows, classes)."""
+        if self.task == "regression":
+            raise InputError("a regression head has no class probabilities: use predict")
+        logits = self.outputs(features)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return probabilities
+
+    def to_module(self) -> torch.nn.Sequential:
+        """Return a plain torch module on the active features only, with the standardisation folded in.
+
+        Its input has shape (rows, inputs): ``features[:, head.inputs]``.
+        """
+        import torch
+
+        weights, biases = list(self.weights), list(self.biases)
+        first_bias = biases[0]
+        folded = weights[0] / self.scale[:, None]
+        shift = -(self.mean / self.scale) @ weights[0]
+        weights[0] = folded
+        biases[0] = shift if first_bias is None else first_bias + shift
+        if self.target_scale is not None and self.target_mean is not None:
+            weights[-1] = weights[-1] * self.target_scale
+            last_bias = biases[-1]
+            last_bias = np.zeros_like(self.target_mean) if last_bias is None else last_bias
+            biases[-1] = last_bias * self.target_scale + self.target_mean
+        modules: list[torch.nn.Module] = []
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            # skip_init: the default start would draw from torch's global generator
+            linear = torch.nn.utils.skip_init(torch.nn.Linear, *weight.shape, bias=bias is not None)
+            linear.weight.data = torch.from_numpy(np.ascontiguousarray(weight.T))
+            if bias is not None:
+                linear.bias.data = torch.from_numpy(bias.copy())
+            modules.append(linear)
+            if layer < len(weights) - 1:
+                modules.append(torch.nn.ReLU())
+        return torch.nn.Sequential(*modules).eval()
+
+    def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return plain named arrays, e.g. for safetensors; :meth:`from_arrays` reads them."""
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            "n_features": np.array([self.n_features], dtype=np.int64),
+            "inputs": self.inputs,
+            "mean": self.mean,
+            "scale": self.scale,
+        }
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            arrays[f"weight{layer}"] = weight
+            if bias is not None:
+                arrays[f"bias{layer}"] = bias
+        if self.target_mean is not None and self.target_scale is not None:
+            arrays["target_mean"] = self.target_mean
+            arrays["target_scale"] = self.target_scale
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> TrainedHead:
+        """Rebuild a head from :meth:`to_arrays`.
+
+        Raises
+        ------
+        InputError
+            An array is missing or the shapes do not fit together.
+        """
+        try:
+            layers = range(sum(name.startswith("weight") for name in arrays))
+            head = cls(
+                task="regression" if "target_mean" in arrays else "classification",
+                n_features=int(arrays["n_features"][0]),
+                inputs=arrays["inputs"].astype(np.int64),
+                weights=tuple(arrays[f"weight{i}"].astype(np.float32) for i in layers),
+                biases=tuple(
+                    arrays[f"bias{i}"].astype(np.float32) if f"bias{i}" in arrays else None for i in layers
+                ),
+                mean=arrays["mean"].astype(np.float32),
+                scale=arrays["scale"].astype(np.float32),
+                target_mean=_optional(arrays, "target_mean"),
+                target_scale=_optional(arrays, "target_scale"),
+            )
+        except KeyError as error:
+            raise InputError(f"a stored head lacks the array {error}: the file is incomplete") from None
+        head._check()
+        return head
+
+    def _check(self) -> None:
+        widths = self.widths
+        fits = len(self.weights) > 0 and all(
+            w.ndim == 2 and w.shape[0] == width for w, width in zip(self.weights, widths[:-1], strict=True)
+        )
+        fits = fits and all(
+            b is None or b.shape == (w.shape[1],) for w, b in zip(self.weights, self.biases, strict=True)
+        )
+        fits = fits and self.mean.shape == self.scale.shape == self.inputs.shape
+        fits = fits and bool(((self.inputs >= 0) & (self.inputs < self.n_features)).all())
+        if not fits:
+            raise InputError("a stored head's arrays do not fit together: the file is damaged")
+
+    def _forward(self, features: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
+        features = np.asarray(features)
+        if features.ndim != 2 or features.shape[1] != self.n_features:
+            raise InputError(
+                f"features have shape {features.shape}, but this head reads rows of {self.n_features} features"
+            )
+        values: Floats = (features[:, self.inputs].astype(np.float32) - self.mean) / self.scale
+        hidden = values
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = values
+            values = values @ weight if bias is None else values @ weight + bias
+            if layer < len(self.weights) - 1:
+                values = np.maximum(values, 0.0)
+        outputs = values
+        if self.target_scale is not None and self.target_mean is not None:
+            outputs = values * self.target_scale + self.target_mean
+        return outputs, hidden if len(self.weights) > 1 else outputs
+
+
+def _optional(arrays: Mapping[str, npt.NDArray[np.generic]], name: str) -> Floats | None:
+    return arrays[name].astype(np.float32) if name in arrays else None

@@ -1,0 +1,247 @@
+"""Layers of many heads side by side, with hand-written gradients: ordinary weights, and the exact dual form.
+
+All layers hold one matrix per head, stacked along the first axis, and take plain gradient steps. They differ in
+what they store: :class:`DenseLayer` the weights themselves, :class:`DualLayer` one coefficient per training row.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from moevoprune.heads.settings import HeadSettings
+
+__all__ = ["DenseLayer", "DualLayer", "FirstLayer", "GatheredLayer"]
+
+# the momentum of the dual form is stored divided by momentum**steps: brought back before float32 loses digits
+_LARGEST_MOMENTUM_SCALE = 1e3
+
+
+class FirstLayer(Protocol):
+    """What the trainer asks of the layer that reads the features.
+
+    ``state`` is the tensor that changes in training, one slice per head, so that the best epoch can be kept.
+    """
+
+    state: Tensor
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Pre-activations of feature rows; rows (heads, batch) to (heads, batch, units)."""
+
+    def step(self, rows: Tensor, gradient: Tensor, rate: float) -> None:
+        """Descend along the gradient of the last forward pass, shape (heads, batch, units)."""
+
+    def weights(self) -> tuple[Tensor, Tensor | None]:
+        """Weights (heads, inputs, units) and biases (heads, units) or None."""
+
+
+class DenseLayer:
+    """Ordinary weights with their optimiser; the bias is the last row of the weights.
+
+    Parameters
+    ----------
+    start
+        Start weights, shape (heads, inputs, units), without bias.
+    bias
+        Whether there is a bias; inputs then carry a last column of ones.
+    settings
+        Optimiser and its constants.
+    connections
+        Which weights exist, shape like ``start``, 1 or 0; None for all.
+    """
+
+    def __init__(
+        self, start: Tensor, bias: bool, settings: HeadSettings, connections: Tensor | None = None
+    ) -> None:
+        self.n_inputs = start.shape[1]
+        self.bias = bias
+        self.state = _with_bias_row(start, 0.0) if bias else start.clone()
+        self._connections = connections
+        if connections is not None and bias:
+            self._connections = _with_bias_row(connections, 1.0)
+        self._settings = settings
+        self._momentum = torch.zeros_like(self.state)
+        self._square = torch.zeros_like(self.state) if settings.optimiser == "adam" else None
+        self._n_steps = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(heads, batch, inputs[+1]) to (heads, batch, units)."""
+        return torch.bmm(inputs, self.state)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Gradient of the inputs, without the column of ones."""
+        return torch.bmm(gradient, self.state[:, : self.n_inputs].mT)
+
+    def step(self, inputs: Tensor, gradient: Tensor, rate: float) -> None:
+        """Take one optimiser step; the gradient of the weights is ``inputs.mT @ gradient``."""
+        if self._square is None:
+            self._sgd_step(inputs, gradient, rate)
+        else:
+            self._adam_step(inputs, gradient, rate, self._square)
+
+    def weights(self) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`FirstLayer.weights`."""
+        return self.state[:, : self.n_inputs], self.state[:, self.n_inputs] if self.bias else None
+
+    def _sgd_step(self, inputs: Tensor, gradient: Tensor, rate: float) -> None:
+        mu, decay = self._settings.momentum, self._settings.weight_decay
+        velocity = self._momentum
+        shrink = self.state * decay if decay else None
+        if self._settings.nesterov:
+            # rate * (g + mu v') = rate * ((1 + mu) v' - mu v), which needs no separate g
+            self.state.add_(velocity, alpha=rate * mu)
+        velocity.baddbmm_(inputs.mT, gradient, beta=mu)
+        if shrink is not None:
+            velocity.add_(shrink)
+        if self._connections is not None:
+            velocity.mul_(self._connections)
+        self.state.add_(velocity, alpha=-rate * (1 + mu) if self._settings.nesterov else -rate)
+
+    def _adam_step(self, inputs: Tensor, gradient: Tensor, rate: float, square: Tensor) -> None:
+        # constants and order of operations of torch.optim.Adam
+        beta1, beta2, epsilon = 0.9, 0.999, 1e-8
+        self._n_steps += 1
+        slope = torch.bmm(inputs.mT, gradient)
+        if self._settings.weight_decay:
+            slope.add_(self.state, alpha=self._settings.weight_decay)
+        if self._connections is not None:
+            slope.mul_(self._connections)
+        self._momentum.lerp_(slope, 1 - beta1)
+        square.mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
+        correction1 = 1 - beta1**self._n_steps
+        correction2 = 1 - beta2**self._n_steps
+        denominator = square.sqrt().div_(math.sqrt(correction2)).add_(epsilon)
+        self.state.addcdiv_(self._momentum, denominator, value=-rate / correction1)
+
+
+class GatheredLayer(DenseLayer):
+    """First layer over the gathered active columns: its cost falls with the number of active features.
+
+    Parameters
+    ----------
+    columns
+        Active columns of the features, shape (individuals, rows, inputs).
+    start, bias, settings, connections
+        As in :class:`DenseLayer`; heads of one individual stand next to each other.
+    """
+
+    def __init__(
+        self,
+        columns: Tensor,
+        start: Tensor,
+        bias: bool,
+        settings: HeadSettings,
+        connections: Tensor | None = None,
+    ) -> None:
+        super().__init__(start, bias, settings, connections)
+        individuals, self._n_rows, _ = columns.shape
+        if bias:
+            ones = columns.new_ones(individuals, self._n_rows, 1)
+            columns = torch.cat([columns, ones], dim=2)
+        self._flat = columns.reshape(individuals * self._n_rows, columns.shape[2])
+        self._offset = _individual_offsets(start.shape[0], individuals, self._n_rows, columns.device)
+        self._batch = self._flat.new_empty(0)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """See :meth:`FirstLayer.forward`."""
+        flat_rows = (rows + self._offset).reshape(-1)
+        self._batch = self._flat.index_select(0, flat_rows).view(*rows.shape, self._flat.shape[1])
+        return super().forward(self._batch)
+
+    def step(self, rows: Tensor, gradient: Tensor, rate: float) -> None:
+        """See :meth:`FirstLayer.step`."""
+        super().step(self._batch, gradient, rate)
+
+
+class DualLayer:
+    """First layer as a combination of training rows: ``W = W0 + X^T A``, exactly what SGD computes.
+
+    The features are fixed, so every gradient of the first layer is a combination of rows of X. Holding the
+    coefficients A (rows x units) makes a step cost rows x units instead of features x units; the features enter
+    through the Gram matrix K = X X^T once. The bias is the constant feature, +1 in K.
+
+    Parameters
+    ----------
+    columns
+        Active columns of the features, shape (individuals, rows, inputs).
+    start
+        Start weights, shape (heads, inputs, units), the same for all heads of an individual.
+    bias
+        Whether there is a bias.
+    settings
+        SGD without weight decay, the only optimiser that has this form here.
+    gram
+        ``columns @ columns.mT`` where it is known already, shape (individuals, rows, rows), without bias.
+    """
+
+    def __init__(
+        self, columns: Tensor, start: Tensor, bias: bool, settings: HeadSettings, gram: Tensor | None = None
+    ) -> None:
+        individuals, n_rows, _ = columns.shape
+        heads, _, units = start.shape
+        if gram is None:
+            gram = torch.bmm(columns, columns.mT)
+        self._gram = (gram + 1.0 if bias else gram).reshape(individuals * n_rows, n_rows)
+        self._columns = columns
+        self._start = start
+        self._bias = bias
+        per_individual = heads // individuals
+        self._per_individual = per_individual
+        self._base = torch.bmm(columns, start[::per_individual]).reshape(individuals * n_rows, units)
+        self.state = columns.new_zeros(heads, n_rows, units)
+        self._momentum = torch.zeros_like(self.state)
+        self._offset = _individual_offsets(heads, individuals, n_rows, columns.device)
+        self._head_offset = (torch.arange(heads, device=columns.device) * n_rows)[:, None]
+        self._mu = settings.momentum
+        self._nesterov = settings.nesterov
+        self._scale = 1.0
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """See :meth:`FirstLayer.forward`."""
+        flat_rows = (rows + self._offset).reshape(-1)
+        gram = self._gram.index_select(0, flat_rows).view(*rows.shape, self._gram.shape[1])
+        base = self._base.index_select(0, flat_rows).view(*rows.shape, self._base.shape[1])
+        return base.baddbmm_(gram, self.state)
+
+    def step(self, rows: Tensor, gradient: Tensor, rate: float) -> None:
+        """See :meth:`FirstLayer.step`."""
+        flat_rows = (rows + self._head_offset).reshape(-1)
+        flat_gradient = gradient.flatten(0, 1)
+        coefficients = self.state.flatten(0, 1)
+        if self._mu == 0.0:
+            coefficients.index_add_(0, flat_rows, flat_gradient, alpha=-rate)
+            return
+        self._scale *= self._mu
+        momentum = self._momentum
+        momentum.flatten(0, 1).index_add_(0, flat_rows, flat_gradient, alpha=1.0 / self._scale)
+        if self._nesterov:
+            self.state.add_(momentum, alpha=-rate * self._mu * self._scale)
+            coefficients.index_add_(0, flat_rows, flat_gradient, alpha=-rate)
+        else:
+            self.state.add_(momentum, alpha=-rate * self._scale)
+        if self._scale < 1.0 / _LARGEST_MOMENTUM_SCALE:
+            momentum.mul_(self._scale)
+            self._scale = 1.0
+
+    def weights(self) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`FirstLayer.weights`."""
+        weights = torch.stack(
+            [
+                torch.addmm(start, self._columns[head // self._per_individual].mT, coefficients)
+                for head, (start, coefficients) in enumerate(zip(self._start, self.state, strict=True))
+            ]
+        )
+        return weights, self.state.sum(dim=1) if self._bias else None
+
+
+def _with_bias_row(weights: Tensor, value: float) -> Tensor:
+    return torch.cat([weights, weights.new_full((weights.shape[0], 1, weights.shape[2]), value)], dim=1)
+
+
+def _individual_offsets(heads: int, individuals: int, n_rows: int, device: torch.device) -> Tensor:
+    """Where the rows of each head's individual start in a stack of individuals; shape (heads, 1)."""
+    individual = torch.arange(heads, device=device) // (heads // individuals)
+    return (individual * n_rows)[:, None]

@@ -1,0 +1,441 @@
+"""The population trainer: trains every masked head of a batch of individuals, on every fold, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from moevoprune.errors import InputError
+from moevoprune.heads.batches import BatchPlan, n_steps
+from moevoprune.heads.encodings import HeadMask, HeadShape
+from moevoprune.heads.layers import DenseLayer, DualLayer, FirstLayer, GatheredLayer
+from moevoprune.heads.settings import HeadSettings
+from moevoprune.heads.start import StartWeights
+from moevoprune.heads.stopping import EarlyStop, monitor_split
+
+__all__ = ["TRAINER_VERSION", "Form", "HeadStack", "PopulationTrainer", "resolve_device"]
+
+# part of a fitness's identity: raise it with any change that alters trained weights
+TRAINER_VERSION = 1
+
+Form = Literal["auto", "dual", "gathered"]
+Rows = npt.NDArray[np.int64]
+
+# constants of the cost model, in the time of one multiply-add of a matrix product: one element read,
+# changed and written in a plain pass over an array costs about as much as this many
+_PASS_COST = 9.0
+# the Gram matrix must fit comfortably on every device, and the choice must not depend on free memory
+_LARGEST_GRAM_BYTES = 2**30
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"`` into a device.
+
+    Raises
+    ------
+    InputError
+        The name is no device, or the device is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        resolved = None
+    if resolved is None or resolved.type not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N")
+    if resolved.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= (resolved.index or 0):
+            raise InputError(
+                f"device {device!r} is not available ({count} CUDA devices here): use auto or cpu"
+            )
+    return resolved
+
+
+@contextmanager
+def _reproducible(device: torch.device) -> Iterator[None]:
+    """One thread on CPU, so that results do not depend on the thread count, and full float32 on CUDA."""
+    threads = torch.get_num_threads()
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    try:
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+        else:
+            torch.backends.cuda.matmul.allow_tf32 = False
+        with torch.no_grad():
+            yield
+    finally:
+        if device.type == "cpu":
+            torch.set_num_threads(threads)
+        else:
+            torch.backends.cuda.matmul.allow_tf32 = tf32
+
+
+@dataclass(frozen=True, eq=False)
+class HeadStack:
+    """Trained heads of one individual, one per row set, physically small.
+
+    Attributes
+    ----------
+    mask
+        What the heads keep.
+    weights
+        For each layer, shape (heads, kept inputs, kept units).
+    biases
+        For each layer, shape (heads, kept units), or None.
+    train_loss
+        Mean training loss over the last epoch trained, shape (heads,).
+    epochs
+        Epochs trained, shape (heads,).
+    """
+
+    mask: HeadMask
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor | None, ...]
+    train_loss: npt.NDArray[np.float64]
+    epochs: npt.NDArray[np.int64]
+
+    @property
+    def diverged(self) -> npt.NDArray[np.bool_]:
+        """Whether a head's training loss or weights are not finite, shape (heads,)."""
+        finite = np.isfinite(self.train_loss)
+        for tensor in (*self.weights, *(b for b in self.biases if b is not None)):
+            finite &= tensor.flatten(1).isfinite().all(1).cpu().numpy()
+        diverged: npt.NDArray[np.bool_] = ~finite
+        return diverged
+
+    def forward(self, inputs: Tensor, head: int) -> tuple[Tensor, Tensor]:
+        """Outputs and last hidden representation of one head.
+
+        Parameters
+        ----------
+        inputs
+            Prepared features restricted to ``mask.inputs``, shape (rows, kept inputs).
+        head
+            Which head.
+
+        Returns
+        -------
+        outputs, hidden
+            Shapes (rows, outputs) and (rows, kept units); a head without hidden layers returns its outputs
+            twice.
+        """
+        values = inputs
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = values
+            values = values @ weight[head]
+            if bias is not None:
+                values = values + bias[head]
+            if layer < len(self.weights) - 1:
+                values = values.clamp_min(0.0)
+        return values, hidden if len(self.weights) > 1 else values
+
+
+class PopulationTrainer:
+    """Trains masked heads of many individuals on fixed features.
+
+    Every individual's heads are what :func:`moevoprune.heads.reference.train_reference_head` computes alone:
+    same start, same batches, same stopping. They do not depend on the other individuals of the batch.
+
+    Parameters
+    ----------
+    features
+        Prepared (standardised where asked for) features of the training part, shape (rows, features).
+    targets
+        Class labels, shape (rows,), integers; or prepared regression targets, shape (rows, outputs), floats.
+    shape
+        Widths of the dense head.
+    settings
+        How heads are trained.
+    seed
+        Seed of start weights and row order.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    dtype
+        ``torch.float32`` or ``torch.float64``.
+    form
+        ``"auto"`` chooses per individual, by cost, between the exact ``"dual"`` form of the first layer and the
+        ``"gathered"`` one (ordinary weights of the active columns). Weight decay, Adam and single-connection
+        masks have no dual form here and are always gathered.
+    """
+
+    def __init__(
+        self,
+        features: npt.NDArray[np.floating],
+        targets: npt.NDArray[np.generic],
+        shape: HeadShape,
+        settings: HeadSettings,
+        seed: int,
+        device: str = "auto",
+        dtype: torch.dtype = torch.float32,
+        form: Form = "auto",
+    ) -> None:
+        self.shape = shape
+        self.settings = settings
+        self.device = resolve_device(device)
+        self.dtype = dtype
+        self.form = form
+        self._seed = seed
+        self._start = StartWeights(shape, settings, seed)
+        self.features = torch.tensor(features, dtype=dtype, device=self.device)
+        self.is_classification = np.issubdtype(targets.dtype, np.integer)
+        if self.is_classification:
+            labels = torch.tensor(targets, dtype=torch.int64, device=self.device)
+            self._labels: npt.NDArray[np.generic] | None = targets
+            self._targets = torch.nn.functional.one_hot(labels, shape.n_outputs).to(dtype)
+        else:
+            self._labels = None
+            self._targets = torch.tensor(targets, dtype=dtype, device=self.device)
+        self._plans: dict[tuple[bytes, ...], BatchPlan] = {}
+        self._whole_gram: Tensor | None = None
+
+    def fit(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> Iterator[HeadStack]:
+        """Train one head per mask and row set.
+
+        Parameters
+        ----------
+        masks
+            One per individual.
+        row_sets
+            Row numbers that a head trains on: one set per fold, at least one row each.
+
+        Yields
+        ------
+        HeadStack
+            Per mask, in order, as soon as its group is trained; its heads follow ``row_sets``.
+        """
+        fold_groups = self._fold_groups(row_sets)
+        for group in self._individual_groups(masks, len(row_sets)):
+            with _reproducible(self.device):
+                stacks = self._fit_group(group, row_sets, fold_groups)
+            yield from stacks
+
+    def chosen_form(self, mask: HeadMask, n_heads: int, rows_per_head: int) -> Literal["dual", "gathered"]:
+        """Cheaper exact form for a mask; a function of the mask and the settings alone."""
+        settings = self.settings
+        if settings.optimiser != "sgd" or settings.weight_decay or mask.connections is not None:
+            return "gathered"
+        if self.form != "auto":
+            return cast(Literal["dual", "gathered"], self.form)
+        n_rows, n_active = self.features.shape[0], len(mask.inputs)
+        if n_rows**2 * 8 > _LARGEST_GRAM_BYTES:
+            return "gathered"
+        units = len(mask.hidden[0]) if mask.hidden else self.shape.n_outputs
+        batch = min(settings.batch_size, rows_per_head)
+        steps = n_heads * settings.epochs * n_steps(rows_per_head, batch)
+        gathered = steps * n_active * units * (2 * batch + 2 * _PASS_COST)
+        dual = steps * n_rows * units * (batch + _PASS_COST) + (n_heads + 1) * n_active * n_rows * units
+        if n_active < self.shape.n_features:
+            dual += n_rows**2 * n_active
+        return "dual" if dual < gathered else "gathered"
+
+    def _fold_groups(self, row_sets: Sequence[Rows]) -> list[list[int]]:
+        """Folds that take the same number of steps per epoch can share every step."""
+        groups: dict[int, list[int]] = {}
+        for fold, rows in enumerate(row_sets):
+            trained = self._training_rows(rows)[0]
+            groups.setdefault(n_steps(len(trained), self.settings.batch_size), []).append(fold)
+        return list(groups.values())
+
+    def _individual_groups(self, masks: Sequence[HeadMask], n_folds: int) -> Iterator[list[HeadMask]]:
+        # One individual at a time keeps all its folds' weights in the cache of a CPU core, and makes
+        # independence from the rest of the batch true by construction.
+        for mask in masks:
+            yield [mask]
+
+    def _training_rows(self, rows: Rows) -> tuple[Rows, Rows]:
+        if self.settings.early_stop == "validation":
+            return monitor_split(rows, self._labels, self._seed)
+        return rows, rows[:0]
+
+    def _plan(self, row_sets: list[Rows]) -> BatchPlan:
+        key = tuple(rows.tobytes() for rows in row_sets)
+        if key not in self._plans:
+            self._plans[key] = BatchPlan(
+                row_sets, self.settings.batch_size, self._seed, self.device, self.dtype
+            )
+        return self._plans[key]
+
+    def _fit_group(
+        self, masks: list[HeadMask], row_sets: Sequence[Rows], fold_groups: list[list[int]]
+    ) -> list[HeadStack]:
+        (mask,) = masks
+        rows_per_head = max(len(rows) for rows in row_sets)
+        form = self.chosen_form(mask, len(row_sets), rows_per_head)
+        inputs = torch.from_numpy(mask.inputs).to(self.device)
+        everything = len(mask.inputs) == self.shape.n_features
+        columns = (self.features if everything else self.features.index_select(1, inputs))[None]
+        gram = self._gram_of_everything() if everything and form == "dual" else None
+        start = [
+            torch.tensor(weights, dtype=self.dtype, device=self.device)[None]
+            for weights in self._start.weights(mask)
+        ]
+        parts = []
+        for folds in fold_groups:
+            split = [self._training_rows(row_sets[fold]) for fold in folds]
+            heads = _Heads(self, mask, form, columns, gram, start, len(folds))
+            parts.append(heads.train(self._plan([rows for rows, _ in split]), [m for _, m in split]))
+        order = np.argsort(np.concatenate([np.array(folds) for folds in fold_groups]))
+        return [_merge(mask, parts, order)]
+
+    def _gram_of_everything(self) -> Tensor:
+        if self._whole_gram is None:
+            self._whole_gram = (self.features @ self.features.mT)[None]
+        return self._whole_gram
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    weights: list[Tensor]
+    biases: list[Tensor | None]
+    train_loss: npt.NDArray[np.float64]
+    epochs: npt.NDArray[np.int64]
+
+
+class _Heads:
+    """Heads of one individual on folds that share their steps, while they train."""
+
+    def __init__(
+        self,
+        trainer: PopulationTrainer,
+        mask: HeadMask,
+        form: Literal["dual", "gathered"],
+        columns: Tensor,
+        gram: Tensor | None,
+        start: list[Tensor],
+        n_heads: int,
+    ) -> None:
+        settings = trainer.settings
+        self._settings = settings
+        self._classification = trainer.is_classification
+        self._targets = trainer._targets
+        self._n_heads = n_heads
+        connections: list[Tensor | None] = [None] * len(start)
+        for layer, kept in enumerate(mask.connections or ()):
+            tensor = torch.tensor(kept, dtype=trainer.dtype, device=trainer.device)[None]
+            connections[layer] = tensor.expand(n_heads, -1, -1)
+        stacked = [weights.expand(n_heads, -1, -1) for weights in start]
+        has_bias = [settings.bias] * (len(start) - 1) + [True]
+        self._first: FirstLayer
+        if form == "dual":
+            self._first = DualLayer(columns, stacked[0], has_bias[0], settings, gram)
+        else:
+            self._first = GatheredLayer(columns, stacked[0], has_bias[0], settings, connections[0])
+        self._upper = [
+            DenseLayer(weights, bias, settings, kept)
+            for weights, bias, kept in zip(stacked[1:], has_bias[1:], connections[1:], strict=True)
+        ]
+        self._buffers: dict[tuple[int, int], Tensor] = {}
+
+    def train(self, plan: BatchPlan, monitor_rows: list[Rows]) -> _Trained:
+        """Run the epochs and return the weights that early stopping says to keep."""
+        settings = self._settings
+        rates = settings.learning_rates(plan.n_steps)
+        layers: list[FirstLayer | DenseLayer] = [self._first, *self._upper]
+        stop = EarlyStop(settings, self._n_heads, [layer.state for layer in layers])
+        for epoch in range(settings.epochs):
+            # the running loss is wanted by early stopping, and as a figure of the last epoch
+            track = settings.early_stop == "training" or epoch == settings.epochs - 1
+            track = track or settings.early_stop == "validation"
+            losses = self._train_epoch(plan, epoch, rates, track)
+            if track:
+                monitored = losses
+                if settings.early_stop == "validation":
+                    monitored = self._monitor(monitor_rows)
+                if stop.update(epoch, losses, monitored):
+                    break
+        stop.restore()
+        pairs = [layer.weights() for layer in layers]
+        return _Trained([w for w, _ in pairs], [b for _, b in pairs], stop.train_loss, stop.epochs)
+
+    def _train_epoch(self, plan: BatchPlan, epoch: int, rates: list[float], track: bool) -> Tensor:
+        first, upper = self._first, self._upper
+        total = self._targets.new_zeros(self._n_heads)
+        count = self._targets.new_zeros(self._n_heads)
+        for number, step in enumerate(plan.epoch(epoch)):
+            rate = rates[epoch * plan.n_steps + number]
+            rows = step.rows
+            activations, outputs = self._forward(rows)
+            targets = self._targets.index_select(0, rows.view(-1)).view(outputs.shape)
+            if self._classification:
+                if track:
+                    logs = outputs.log_softmax(2)
+                    total -= ((logs * targets).sum(2) * step.real).sum(1)
+                    gradient = logs.exp_()
+                else:
+                    gradient = outputs.softmax(2)
+                gradient.sub_(targets).mul_(step.weight)
+            else:
+                gradient = outputs.sub_(targets)
+                if track:
+                    total += (gradient.square().mean(2) * step.real).sum(1)
+                gradient.mul_(step.weight * (2.0 / outputs.shape[2]))
+            if track:
+                count += step.real.sum(1)
+            for layer, hidden in zip(reversed(upper), reversed(activations), strict=True):
+                below = layer.backward(gradient)
+                layer.step(hidden, gradient, rate)
+                gradient = torch.ops.aten.threshold_backward(below, hidden[..., : layer.n_inputs], 0.0)
+            first.step(rows, gradient, rate)
+        return total / count
+
+    def _forward(self, rows: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Hidden activations, each with its column of ones where the next layer has a bias, and outputs."""
+        values = self._first.forward(rows)
+        activations = []
+        for layer in self._upper:
+            hidden = self._buffer(rows.shape[1], layer)
+            torch.clamp_min(values, 0.0, out=hidden[..., : layer.n_inputs])
+            activations.append(hidden)
+            values = layer.forward(hidden)
+        return activations, values
+
+    def _buffer(self, batch: int, layer: DenseLayer) -> Tensor:
+        key = (id(layer), batch)
+        if key not in self._buffers:
+            self._buffers[key] = layer.state.new_ones(self._n_heads, batch, layer.state.shape[1])
+        return self._buffers[key]
+
+    def _monitor(self, monitor_rows: list[Rows]) -> Tensor:
+        """Mean loss on each head's monitor rows."""
+        width = max(len(rows) for rows in monitor_rows)
+        device = self._targets.device
+        rows = torch.from_numpy(np.stack([np.resize(r, width) for r in monitor_rows])).to(device)
+        counts = torch.tensor([len(r) for r in monitor_rows], device=device)
+        real = torch.arange(width, device=device) < counts[:, None]
+        _, outputs = self._forward(rows)
+        targets = self._targets.index_select(0, rows.view(-1)).view(outputs.shape)
+        if self._classification:
+            losses = -(outputs.log_softmax(2) * targets).sum(2)
+        else:
+            losses = (outputs - targets).square().mean(2)
+        return (losses * real).sum(1) / counts
+
+
+def _merge(mask: HeadMask, parts: list[_Trained], order: npt.NDArray[np.int64]) -> HeadStack:
+    """Put heads of several fold groups back into the order of the folds."""
+    index = torch.from_numpy(order).to(parts[0].weights[0].device)
+
+    def join(tensors: list[Tensor]) -> Tensor:
+        return torch.cat(tensors).index_select(0, index)
+
+    weights = tuple(join(list(layer)) for layer in zip(*(part.weights for part in parts), strict=True))
+    biases = tuple(
+        None if layer[0] is None else join(cast("list[Tensor]", list(layer)))
+        for layer in zip(*(part.biases for part in parts), strict=True)
+    )
+    return HeadStack(
+        mask,
+        weights,
+        biases,
+        np.concatenate([part.train_loss for part in parts])[order],
+        np.concatenate([part.epochs for part in parts])[order],
+    )

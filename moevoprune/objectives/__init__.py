@@ -1,0 +1,23 @@
+"""Objectives of the search: what a candidate head is worth, and the measures they are made of."""
+
+from __future__ import annotations
+
+from moevoprune.objectives.base import Candidate, FoldPrediction, Objective
+from moevoprune.objectives.builtin import available_objectives, resolve_objectives
+from moevoprune.objectives.cka import debiased_linear_cka
+from moevoprune.objectives.ood import auroc, max_softmax_score
+from moevoprune.objectives.predictive import accuracy, mean_squared_error, r2_score
+
+__all__ = [
+    "Candidate",
+    "FoldPrediction",
+    "Objective",
+    "accuracy",
+    "auroc",
+    "available_objectives",
+    "debiased_linear_cka",
+    "max_softmax_score",
+    "mean_squared_error",
+    "r2_score",
+    "resolve_objectives",
+]

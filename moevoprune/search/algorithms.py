@@ -1,0 +1,42 @@
+"""The search that runs when no pymoo algorithm is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moevoprune.errors import InputError
+from moevoprune.search.sampling import DensitySampling
+
+__all__ = ["nsga2"]
+
+
+def nsga2(pop_size: int, n_obj: int) -> Any:
+    """NSGA-II with a start population of all sizes on a log scale, uniform crossover and bit-flip mutation.
+
+    Parameters
+    ----------
+    pop_size
+        Individuals per generation, at least 2.
+    n_obj
+        Number of objectives. From three on, survival breaks ties by the distance to the nearest neighbours in
+        objective space ("mnn", Kukkonen & Deb 2006) instead of the crowding distance, which is unsuited there.
+
+    Raises
+    ------
+    InputError
+        The population is too small to evolve.
+    """
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.operators.crossover.ux import UniformCrossover
+    from pymoo.operators.mutation.bitflip import BitflipMutation
+    from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
+
+    if pop_size < 2:
+        raise InputError(f"a population of {pop_size} cannot evolve: use at least 2 individuals (--pop)")
+    return NSGA2(
+        pop_size=pop_size,
+        sampling=DensitySampling("log"),
+        crossover=UniformCrossover(),
+        mutation=BitflipMutation(),
+        survival=RankAndCrowding(crowding_func="mnn" if n_obj > 2 else "cd"),
+    )

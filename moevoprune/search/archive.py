@@ -1,0 +1,219 @@
+"""Archive of all non-dominated masks of a search, and the hypervolume of a set of losses."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+from pymoo.indicators.hv import HV
+
+from moevoprune.errors import InputError
+
+__all__ = ["ParetoArchive", "hypervolume"]
+
+# Offers are taken in chunks, so that comparing a whole journal with itself needs little memory.
+_CHUNK = 256
+
+
+class ParetoArchive:
+    """All non-dominated individuals ever offered, in order of arrival.
+
+    A population forgets points of the front that its size or its crowding does not let it keep; the
+    archive does not. What it holds depends on the sequence of offers only, not on how it is split into
+    calls of :meth:`add`:
+
+    - of a mask offered again only the first offer counts, also if the mask has left the archive since;
+    - of equal loss vectors the first stays;
+    - an individual is in the archive if no other one is at least as good everywhere and better somewhere.
+
+    Parameters
+    ----------
+    n_obj : int
+        Number of losses, at least 1.
+
+    Raises
+    ------
+    InputError
+        If ``n_obj`` is less than 1.
+    """
+
+    def __init__(self, n_obj: int) -> None:
+        if n_obj < 1:
+            raise InputError(f"an archive needs losses to compare, got n_obj={n_obj}; give at least 1")
+        self.n_obj = n_obj
+        self._n_bits: int | None = None
+        self._packed = np.zeros((0, 0), dtype=np.uint8)
+        self._losses = np.zeros((0, n_obj))
+        self._values = np.zeros((0, n_obj))
+        # Digests: the masks themselves would take as much memory as all evaluations of the run.
+        self._seen: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self._losses)
+
+    @property
+    def masks(self) -> npt.NDArray[np.bool_]:
+        """Masks, bool of shape (n, n_bits); a copy. Shape (0, 0) before the first offer."""
+        if self._n_bits is None:
+            return np.zeros((0, 0), dtype=np.bool_)
+        return np.unpackbits(self._packed, axis=1, count=self._n_bits).view(np.bool_)
+
+    @property
+    def losses(self) -> npt.NDArray[np.float64]:
+        """Losses, float64 of shape (n, n_obj), smaller is better; a copy."""
+        return self._losses.copy()
+
+    @property
+    def values(self) -> npt.NDArray[np.float64]:
+        """Objective values as offered, float64 of shape (n, n_values); a copy."""
+        return self._values.copy()
+
+    def add(
+        self, masks: npt.NDArray[np.bool_], losses: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+    ) -> None:
+        """Offer individuals; give feasible ones only.
+
+        Parameters
+        ----------
+        masks : bool array of shape (n, n_bits)
+            The masks.
+        losses : float array of shape (n, n_obj)
+            What is minimised, finite.
+        values : float array of shape (n, n_values)
+            Kept along, for instance the objectives in their own units and directions.
+
+        Raises
+        ------
+        InputError
+            If a shape or type is not as described or differs from that of earlier offers, or a loss is
+            not finite. The archive is then as before.
+        """
+        bits = np.asarray(masks)
+        loss = np.asarray(losses, dtype=np.float64)
+        value = np.asarray(values, dtype=np.float64)
+        if bits.dtype != np.bool_ or bits.ndim != 2:
+            raise InputError(
+                f"archive masks are {bits.dtype} of shape {bits.shape}; give bool of shape (n, n_bits)"
+            )
+        if self._n_bits is not None and bits.shape[1] != self._n_bits:
+            raise InputError(
+                f"archive masks have {bits.shape[1]} bits, earlier ones {self._n_bits}; use one head"
+            )
+        if loss.shape != (len(bits), self.n_obj):
+            raise InputError(f"archive losses have shape {loss.shape}; give ({len(bits)}, {self.n_obj})")
+        if value.ndim != 2 or len(value) != len(bits):
+            raise InputError(f"archive values have shape {value.shape}; give ({len(bits)}, n_values)")
+        if self._n_bits is not None and value.shape[1] != self._values.shape[1]:
+            raise InputError(
+                f"archive values have {value.shape[1]} columns, earlier ones {self._values.shape[1]}; "
+                "give the same objectives"
+            )
+        if not np.isfinite(loss).all():
+            row = int(np.argwhere(~np.isfinite(loss))[0, 0])
+            raise InputError(f"archive losses of row {row} are {loss[row].tolist()}; give finite losses")
+        packed = np.packbits(bits, axis=1)
+        if self._n_bits is None:
+            self._n_bits = bits.shape[1]
+            self._packed = packed[:0]
+            self._values = value[:0]
+        new = self._first_seen(packed)
+        for i in range(0, len(new), _CHUNK):
+            part = new[i : i + _CHUNK]
+            self._add_chunk(packed[part], loss[part], value[part])
+
+    def _first_seen(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """Mark the masks as seen and return the rows of those that were not."""
+        new = []
+        for i, row in enumerate(packed):
+            digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+            if digest not in self._seen:
+                self._seen.add(digest)
+                new.append(i)
+        return np.array(new, dtype=np.int64)
+
+    def _add_chunk(
+        self, packed: npt.NDArray[np.uint8], losses: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+    ) -> None:
+        staying, entering = _merge(self._losses, losses)
+        if not entering.any():
+            return
+        self._packed = np.concatenate([self._packed[staying], packed[entering]])
+        self._losses = np.concatenate([self._losses[staying], losses[entering]])
+        self._values = np.concatenate([self._values[staying], values[entering]])
+
+
+def _merge(
+    front: npt.NDArray[np.float64], losses: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Mark the rows that stay in a non-dominated front and those that enter it."""
+    # Losses equal to those of the front are dropped as well: the front came first.
+    entering: npt.NDArray[np.bool_] = np.logical_not(_no_worse(front, losses).any(axis=0))
+    candidates = losses[entering]
+    beats = _no_worse(candidates, candidates)
+    # A pair that is no worse both ways is equal: there only the earlier row beats the later one.
+    beats &= ~beats.T | np.triu(np.ones_like(beats), k=1)
+    entering[entering] = ~beats.any(axis=0)
+    # Nothing in the front equals a row that enters, so "no worse" is dominance here.
+    staying: npt.NDArray[np.bool_] = np.logical_not(_no_worse(losses[entering], front).any(axis=0))
+    return staying, entering
+
+
+def _no_worse(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return at [i, j] whether a[i] <= b[j] in every column."""
+    result = np.ones((len(a), len(b)), dtype=np.bool_)
+    for column_a, column_b in zip(a.T, b.T, strict=True):
+        result &= column_a[:, None] <= column_b[None, :]
+    return result
+
+
+def hypervolume(losses: npt.NDArray[np.float64], corner: npt.NDArray[np.float64]) -> float:
+    """Return the volume that losses dominate up to a corner, not normalised.
+
+    Points that are not better than the corner in every loss, dominated points and duplicates add nothing.
+
+    Parameters
+    ----------
+    losses : float array of shape (n, n_obj)
+        Smaller is better; n may be 0. Not NaN and not minus infinity.
+    corner : float array of shape (n_obj,)
+        Reference point, finite.
+
+    Returns
+    -------
+    float
+        At least 0, in the product of the units of the losses.
+
+    Raises
+    ------
+    InputError
+        If a shape or a value is not as described.
+
+    Notes
+    -----
+    Computed by moocore (Fonseca, Paquete & López-Ibáñez, CEC 2006; Guerreiro & Fonseca, IEEE TEVC 2018)
+    through pymoo. It gets distinct non-dominated points inside the corner only: moocore before 0.3.2
+    crashes on duplicates in more than three objectives.
+    """
+    points = np.asarray(losses, dtype=np.float64)
+    reference = np.asarray(corner, dtype=np.float64)
+    if reference.ndim != 1 or reference.size == 0 or not np.isfinite(reference).all():
+        raise InputError(f"the hypervolume corner is {reference.tolist()}; give one finite number a loss")
+    if points.shape == (0,):
+        return 0.0
+    if points.ndim != 2 or points.shape[1] != len(reference):
+        raise InputError(f"hypervolume losses have shape {points.shape}; give (n, {len(reference)})")
+    if np.isnan(points).any() or np.isneginf(points).any():
+        raise InputError("hypervolume losses hold NaN or minus infinity; leave these points out")
+    points = points[(points < reference).all(axis=1)]
+    if len(points) == 0:
+        return 0.0
+    if len(reference) == 1:
+        # Releases of moocore differ on whether they take one column.
+        return float(reference[0] - points.min())
+    front = points[:0]
+    for i in range(0, len(points), _CHUNK):
+        part = points[i : i + _CHUNK]
+        staying, entering = _merge(front, part)
+        front = np.concatenate([front[staying], part[entering]])
+    return float(HV(ref_point=reference)(front))

@@ -1,0 +1,192 @@
+"""Fitness of masks: trained on folds of the training part, scored by the objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from moevoprune.features.feature_set import FeatureSet
+from moevoprune.features.folds import make_folds, training_part
+from moevoprune.heads.encodings import HeadMask, HeadShape, make_encoding
+from moevoprune.heads.head import TrainedHead
+from moevoprune.heads.scaling import Scaling
+from moevoprune.heads.settings import HeadSettings
+from moevoprune.heads.trainer import TRAINER_VERSION, HeadStack, PopulationTrainer
+from moevoprune.objectives import Candidate, FoldPrediction, Objective
+
+__all__ = ["FitnessEvaluator"]
+
+Bits = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float64]
+
+
+class FitnessEvaluator:
+    """Objective values of masks: a pure function of mask, data, settings and seed.
+
+    Parameters
+    ----------
+    features
+        The data; its test part is not read.
+    encoding
+        Name of the encoding.
+    objectives
+        What to measure.
+    head
+        How heads are built and trained.
+    cv
+        Folds, as in :func:`moevoprune.features.folds.make_folds`.
+    seed
+        Seed of folds, start weights, row order and noise.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    noise
+        Standard deviation of the Gaussian noise that ``cka:noise`` adds to the features, in training standard
+        deviations of each feature.
+    """
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        encoding: str,
+        objectives: tuple[Objective, ...],
+        head: HeadSettings,
+        cv: int | None,
+        seed: int,
+        device: str,
+        noise: float,
+    ) -> None:
+        self.features = features
+        self.objectives = objectives
+        self.encoding = make_encoding(
+            encoding, HeadShape(features.n_features, head.hidden, features.n_outputs)
+        )
+        self.folds = make_folds(features, cv, seed)
+        raw_features, raw_targets = training_part(features)
+        self.scaling = Scaling.fit(raw_features, raw_targets, head.standardise)
+        prepared = self.scaling.apply(raw_features)
+        self.trainer = PopulationTrainer(
+            prepared, self.scaling.apply_to_targets(raw_targets), self.encoding.shape, head, seed, device
+        )
+        self.device = self.trainer.device
+        self._noise = noise
+        self._seed = seed
+        self._head = head
+        needs = frozenset[str]().union(*(objective.needs for objective in objectives))
+        self._validation = [self._rows(prepared, rows) for rows in self.folds.validation]
+        targets = raw_targets if features.task == "regression" else raw_targets.astype(np.int64)
+        self._targets = [self._rows(targets, rows) for rows in self.folds.validation]
+        self._noisy = self._noisy_validation() if "noise" in needs else None
+        self._dense_hidden: list[Tensor] | None = None
+        if "dense" in needs:
+            self._dense_hidden = self._hidden_of_dense_head()
+
+    def identity(self) -> dict[str, object]:
+        """Everything that a fitness value depends on besides the mask, as plain values."""
+        head = {f"head.{key}": value for key, value in self._head.model_dump(mode="json").items()}
+        return {
+            "data": self.features.content_hash,
+            "encoding": self.encoding.name,
+            "folds": self.folds.description,
+            "seed": self._seed,
+            "noise": self._noise,
+            "device": self.device.type,
+            "dtype": str(self.trainer.dtype).removeprefix("torch."),
+            "trainer": TRAINER_VERSION,
+            **head,
+        }
+
+    def evaluate(self, bits: Bits) -> Iterator[tuple[Values, bool]]:
+        """Train and score masks, one after the other as they are done.
+
+        Parameters
+        ----------
+        bits
+            Shape (n, n_bits).
+
+        Yields
+        ------
+        values, diverged
+            Objective values in natural units, shape (n_obj,), and whether training left a head without finite
+            weights (it then has every objective's value for that).
+        """
+        masks = [self.encoding.decode(row) for row in bits]
+        for row, stack in zip(bits, self.trainer.fit(masks, self.folds.train), strict=True):
+            candidate = self._candidate(stack, int(self.encoding.count_active(row)))
+            values = np.array([objective(candidate) for objective in self.objectives])
+            yield values, not candidate.finite
+
+    def train_final(self, bits: Bits) -> Iterator[TrainedHead]:
+        """Retrain masks on the whole training part.
+
+        Parameters
+        ----------
+        bits
+            Shape (n, n_bits).
+
+        Yields
+        ------
+        TrainedHead
+            One per mask, in order.
+        """
+        masks = [self.encoding.decode(row) for row in bits]
+        everything = [np.arange(self.trainer.features.shape[0])]
+        for stack in self.trainer.fit(masks, everything):
+            yield TrainedHead.from_stack(stack, 0, self.scaling)
+
+    def _rows(self, array: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array[rows])).to(self.device)
+
+    def _noisy_validation(self) -> list[Tensor]:
+        """Validation rows with Gaussian noise, the same for every mask."""
+        deviation: npt.NDArray[np.float32] | float = 1.0
+        if not self._head.standardise:
+            raw_features, raw_targets = training_part(self.features)
+            deviation = Scaling.fit(raw_features, raw_targets, standardise=True).scale
+        noisy = []
+        for fold, clean in enumerate(self._validation):
+            generator = np.random.default_rng([self._seed, 0x9015, fold])
+            noise = generator.standard_normal(tuple(clean.shape), dtype=np.float32)
+            noisy.append(
+                clean + torch.from_numpy(noise * np.float32(self._noise) * deviation).to(self.device)
+            )
+        return noisy
+
+    def _hidden_of_dense_head(self) -> list[Tensor]:
+        mask = self.encoding.decode(self.encoding.dense())
+        (stack,) = self.trainer.fit([mask], self.folds.train)
+        return [stack.forward(rows, fold)[1] for fold, rows in enumerate(self._validation)]
+
+    def _candidate(self, stack: HeadStack, active: int) -> Candidate:
+        inputs = torch.from_numpy(stack.mask.inputs).to(self.device)
+        folds = []
+        for fold, clean in enumerate(self._validation):
+            outputs, hidden = stack.forward(_columns(clean, stack.mask, inputs), fold)
+            if stack.diverged[fold]:
+                outputs = torch.full_like(outputs, float("nan"))
+            noisy = None
+            if self._noisy is not None:
+                noisy = stack.forward(_columns(self._noisy[fold], stack.mask, inputs), fold)[1]
+            dense = None if self._dense_hidden is None else self._dense_hidden[fold]
+            folds.append(
+                FoldPrediction(self._targets[fold], self._in_target_units(outputs), hidden, noisy, dense)
+            )
+        return Candidate(tuple(folds), active, self.encoding.n_bits)
+
+    def _in_target_units(self, outputs: Tensor) -> Tensor:
+        scale, mean = self.scaling.target_scale, self.scaling.target_mean
+        if scale is None or mean is None:
+            return outputs
+        return outputs * torch.from_numpy(scale).to(outputs) + torch.from_numpy(mean).to(outputs)
+
+
+def _columns(rows: Tensor, mask: HeadMask, inputs: Tensor) -> Tensor:
+    return rows if len(mask.inputs) == rows.shape[1] else rows.index_select(1, inputs)
+
+
+def pack(bits: Bits) -> Sequence[bytes]:
+    """Pack each mask into bytes, to be used as a key."""
+    return [row.tobytes() for row in np.packbits(bits, axis=1)]

@@ -1,0 +1,296 @@
+"""The search loop: any pymoo algorithm, an archive, progress, and exact resume by replaying the journal."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moevoprune.errors import InputError
+from moevoprune.search.algorithms import nsga2
+from moevoprune.search.archive import ParetoArchive, hypervolume
+from moevoprune.search.journal import EvaluationJournal
+from moevoprune.search.problem import PruningProblem
+
+__all__ = ["Generation", "SearchResult", "run_search"]
+
+DEFAULT_POP_SIZE = 40
+DEFAULT_N_GEN = 25
+
+Bits = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What is known after a generation.
+
+    Attributes
+    ----------
+    number
+        Generation, from 1.
+    evaluations
+        Masks that the algorithm asked for so far, repeated ones included.
+    cache_hits
+        Those among them whose fitness was known already, within this search.
+    diverged
+        Masks trained so far in this process whose training diverged.
+    archive_size
+        Members of the archive of non-dominated masks.
+    hypervolume
+        Of the archive, as a share of the box between the objectives' best and worst values; validation scores.
+    best
+        Best value of the first objective among feasible masks so far.
+    smallest_close
+        Fewest active bits within .01 of ``best``, of all feasible masks so far.
+    seconds
+        Time since the search started.
+    share_done
+        Estimated share of the whole search that is done, in [0, 1], or None where nobody can tell.
+    """
+
+    number: int
+    evaluations: int
+    cache_hits: int
+    diverged: int
+    archive_size: int
+    hypervolume: float
+    best: float
+    smallest_close: int
+    seconds: float
+    share_done: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """Outcome of a search.
+
+    Attributes
+    ----------
+    masks
+        All non-dominated feasible masks ever evaluated, shape (members, n_bits), fewest active bits first.
+    values
+        Their objective values in natural direction, shape (members, n_obj).
+    losses
+        The same, minimised, shape (members, n_obj).
+    ideal, corner
+        Best and worst losses that span the hypervolume's box, shape (n_obj,).
+    history
+        One entry per finished generation.
+    interrupted
+        Whether the search was stopped by Ctrl-C.
+    """
+
+    masks: Bits
+    values: Values
+    losses: Values
+    ideal: Values
+    corner: Values
+    history: tuple[Generation, ...]
+    interrupted: bool
+
+
+class _Observer:
+    """Collects what the algorithm asks for: the archive, the counts and the best values."""
+
+    def __init__(self, problem: PruningProblem) -> None:
+        self._problem = problem
+        self.archive = ParetoArchive(problem.n_obj)
+        self.evaluations = 0
+        self._seen: set[bytes] = set()
+        self._box: tuple[Values, Values] | None = None
+        self._first: list[Values] = []
+        self._active: list[npt.NDArray[np.int64]] = []
+
+    @property
+    def cache_hits(self) -> int:
+        return self.evaluations - len(self._seen)
+
+    def __call__(self, masks: Bits, values: Values) -> None:
+        problem = self._problem
+        self.evaluations += len(masks)
+        self._seen.update(row.tobytes() for row in np.packbits(masks, axis=1))
+        losses = problem.losses(values)
+        self._box = self._box or _box(problem, losses)
+        feasible = (problem.violations(masks) <= 0).all(axis=1)
+        self.archive.add(masks[feasible], losses[feasible], values[feasible])
+        self._first.append(losses[feasible, 0])
+        self._active.append(problem.encoding.count_active(masks[feasible]))
+
+    @property
+    def box(self) -> tuple[Values, Values]:
+        """Ideal and corner of the hypervolume's box."""
+        if self._box is None:
+            raise RuntimeError("nothing has been evaluated yet")
+        return self._box
+
+    def hypervolume(self) -> float:
+        if self._box is None or len(self.archive) == 0:
+            return 0.0
+        ideal, corner = self._box
+        return hypervolume(self.archive.losses, corner) / float(np.prod(corner - ideal))
+
+    def best_and_smallest(self) -> tuple[float, int]:
+        first, active = np.concatenate(self._first), np.concatenate(self._active)
+        if len(first) == 0:
+            return float("nan"), 0
+        best = first.min()
+        natural = self._problem.objectives[0].from_loss(np.array([best]))
+        return float(natural[0]), int(active[first <= best + 0.01].min())
+
+
+def run_search(
+    problem: PruningProblem,
+    pop_size: int = DEFAULT_POP_SIZE,
+    n_gen: int | None = None,
+    budget: int | None = None,
+    algorithm: Any = None,
+    seed: int = 0,
+    journal: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Generation], None] | None = None,
+) -> SearchResult:
+    """Run a pymoo algorithm on a pruning problem and keep every non-dominated mask.
+
+    Parameters
+    ----------
+    problem
+        What to search.
+    pop_size
+        Individuals per generation of the default algorithm; ignored when ``algorithm`` is given.
+    n_gen
+        Generations; default 25 where ``budget`` is not given either.
+    budget
+        Evaluations instead of generations; the generation in which it is reached is finished.
+    algorithm
+        Any pymoo algorithm for binary variables (it is copied); None for
+        :func:`moevoprune.search.algorithms.nsga2`.
+    seed
+        Seed of the algorithm.
+    journal
+        File that every evaluated mask is appended to.
+    resume
+        Continue the search of ``journal``: the algorithm starts again from its seed and finds the journal's
+        masks evaluated already, so that the result is that of an undisturbed run. A missing journal is created.
+    progress
+        Called after every generation.
+
+    Raises
+    ------
+    InputError
+        A number is out of range, the journal exists (without ``resume``) or is another run's.
+    """
+    termination = _termination(n_gen, budget)
+    algorithm = nsga2(pop_size, problem.n_obj) if algorithm is None else copy.deepcopy(algorithm)
+    if seed < 0:
+        raise InputError(f"seed = {seed}: use a whole number of at least 0")
+    if resume and journal is None:
+        raise InputError("resume needs the journal of the run to continue: give journal=FILE")
+    identity = {**problem.identity(), "search.seed": seed}
+    opened = _open_journal(problem, Path(journal), identity, resume) if journal is not None else None
+    observer = _Observer(problem)
+
+    def record(masks: Bits, values: Values) -> None:
+        if opened is not None:
+            opened.append(masks, values)
+
+    history: list[Generation] = []
+    interrupted = False
+    started = time.monotonic()
+    problem.listen(on_trained=record, on_requested=observer)
+    with opened or nullcontext():
+        try:
+            algorithm.setup(problem, termination=termination, seed=seed, verbose=False)
+            while algorithm.has_next():
+                algorithm.next()
+                if opened is not None:
+                    opened.sync()
+                history.append(_generation(algorithm, problem, observer, started))
+                if progress is not None:
+                    progress(history[-1])
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            problem.unlisten(record, observer)
+    if observer.evaluations == 0:
+        raise KeyboardInterrupt
+    order = _by_size(problem, observer.archive.masks)
+    ideal, corner = observer.box
+    return SearchResult(
+        observer.archive.masks[order],
+        observer.archive.values[order],
+        observer.archive.losses[order],
+        ideal,
+        corner,
+        tuple(history),
+        interrupted,
+    )
+
+
+def _termination(n_gen: int | None, budget: int | None) -> Any:
+    from pymoo.termination import get_termination
+
+    if n_gen is not None and budget is not None:
+        raise InputError("n_gen and budget both end the search: give one of them")
+    if budget is not None:
+        if budget < 1:
+            raise InputError(f"budget = {budget}: use at least 1 evaluation")
+        return get_termination("n_eval", budget)
+    n_gen = DEFAULT_N_GEN if n_gen is None else n_gen
+    if n_gen < 1:
+        raise InputError(f"n_gen = {n_gen}: use at least 1 generation (--gens)")
+    return get_termination("n_gen", n_gen)
+
+
+def _open_journal(
+    problem: PruningProblem, path: Path, identity: dict[str, object], resume: bool
+) -> EvaluationJournal:
+    names = [objective.name for objective in problem.objectives]
+    if not resume or not path.exists():
+        return EvaluationJournal.create(path, identity, problem.n_var, names)
+    opened = EvaluationJournal.resume(path, identity, problem.n_var, names)
+    for mask, values in opened.iter_entries():
+        problem.remember(mask[None], values[None])
+    return opened
+
+
+def _generation(algorithm: Any, problem: PruningProblem, observer: _Observer, started: float) -> Generation:
+    best, smallest = observer.best_and_smallest()
+    share = getattr(algorithm.termination, "perc", None)
+    return Generation(
+        number=algorithm.n_iter - 1,
+        evaluations=observer.evaluations,
+        cache_hits=observer.cache_hits,
+        diverged=problem.n_diverged,
+        archive_size=len(observer.archive),
+        hypervolume=observer.hypervolume(),
+        best=best,
+        smallest_close=smallest,
+        seconds=time.monotonic() - started,
+        share_done=None if share is None else float(share),
+    )
+
+
+def _box(problem: PruningProblem, losses: Values) -> tuple[Values, Values]:
+    """Ideal and corner: the objectives' own, or where they state none, of the first masks evaluated."""
+    ideal, corner = losses.min(axis=0), losses.max(axis=0)
+    for i, objective in enumerate(problem.objectives):
+        if objective.best is not None:
+            ideal[i] = objective.to_loss(objective.best)
+        if objective.worst is not None:
+            corner[i] = objective.to_loss(objective.worst)
+    # a box without extent has no volume to take a share of
+    return ideal, np.where(corner > ideal, corner, ideal + 1.0)
+
+
+def _by_size(problem: PruningProblem, masks: Bits) -> npt.NDArray[np.int64]:
+    if len(masks) == 0:
+        return np.zeros(0, dtype=np.int64)
+    return np.argsort(problem.encoding.count_active(masks), kind="stable")
