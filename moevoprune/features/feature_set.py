@@ -324,9 +324,7 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
     return array
 
 
-def _from_archive(
-    cls: type[FeatureSet], archive: zipfile.ZipFile, task: Task | None, name: str
-) -> FeatureSet:
+def _from_archive(cls: type[FeatureSet], archive: zipfile.ZipFile, task: Task | None, name: str) -> FeatureSet:
     members = [n[: -len(".npy")] for n in archive.namelist() if n.endswith(".npy")]
     for key in ("X_train", "y_train", "X_test", "y_test"):
         if key not in members:
@@ -419,9 +417,7 @@ def _wanted(name: str) -> str:
 def _features(name: str, value: object) -> Array:
     array = _numeric(name, value)
     if array.ndim != 2:
-        raise InputError(
-            f"{name} is {array.ndim}-D (shape {array.shape}); reshape it to 2-D, (rows, features)"
-        )
+        raise InputError(f"{name} is {array.ndim}-D (shape {array.shape}); reshape it to 2-D, (rows, features)")
     if array.shape[0] == 0:
         raise InputError(f"{name} has zero rows; give at least one row or leave the part out")
     if array.shape[1] == 0:
@@ -509,14 +505,11 @@ def _check_classes(labels: dict[str, Array], names: tuple[str, ...]) -> tuple[st
     """Check the labels of all parts against the classes of `y_train`; return the class names."""
     found = np.unique(labels["y_train"])
     if found.size == 1:
-        raise InputError(
-            f"y_train holds only one class (label {found[0]}); give rows of at least two classes"
-        )
+        raise InputError(f"y_train holds only one class (label {found[0]}); give rows of at least two classes")
     largest = int(found[-1])
     if names and len(names) <= largest:
         raise InputError(
-            f"class_names has {len(names)} names but y_train has labels up to {largest};"
-            f" give {largest + 1} names"
+            f"class_names has {len(names)} names but y_train has labels up to {largest}; give {largest + 1} names"
         )
     if found[0] != 0:
         raise InputError(

@@ -84,9 +84,7 @@ def make_folds(features: FeatureSet, cv: int | None, seed: int) -> Folds:
 
 def _check_counts(features: FeatureSet, targets: npt.NDArray[np.generic], n_parts: int) -> None:
     if len(targets) < n_parts:
-        raise InputError(
-            f"{features.name}: {len(targets)} training rows cannot fill {n_parts} folds: lower cv"
-        )
+        raise InputError(f"{features.name}: {len(targets)} training rows cannot fill {n_parts} folds: lower cv")
     if features.task != "classification":
         return
     counts = np.bincount(targets, minlength=features.n_classes)
@@ -117,7 +115,5 @@ def _hold_out(
             np.arange(n_rows), test_size=HOLD_OUT_SHARE, stratify=classes, random_state=seed
         )
     except ValueError as error:
-        raise InputError(
-            f"cannot hold out {HOLD_OUT_SHARE:.0%} of {n_rows} rows: {error}; use --cv"
-        ) from None
+        raise InputError(f"cannot hold out {HOLD_OUT_SHARE:.0%} of {n_rows} rows: {error}; use --cv") from None
     return [(train, validation)]

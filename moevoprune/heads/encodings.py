@@ -5,6 +5,7 @@ To add an encoding, write a subclass of :class:`Encoding` and enter it in :data:
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class HeadMask:
     def n_parameters(self, n_outputs: int, bias: bool) -> int:
         """Weights and biases of the physically small head."""
         widths = self.widths(n_outputs)
-        layers = list(zip(widths[:-1], widths[1:], strict=True))
+        layers = list(itertools.pairwise(widths))
         counts = [fan_in * fan_out for fan_in, fan_out in layers]
         for layer, kept in enumerate(self.connections or ()):
             counts[layer] = int(kept.sum())
@@ -100,7 +101,8 @@ class Encoding(ABC):
 
     def count_active(self, bits: Bits) -> npt.NDArray[np.int64]:
         """Count the active bits; shape (..., n_bits) to (...)."""
-        return np.count_nonzero(bits, axis=-1).astype(np.int64)
+        counts: npt.NDArray[np.int64] = np.asarray(np.count_nonzero(bits, axis=-1), dtype=np.int64)
+        return counts
 
     def shrunk_shape(self, bits: Bits) -> tuple[int, ...]:
         """Widths of the head that is physically left, from the inputs to the outputs."""
@@ -184,9 +186,7 @@ class ConnectionEncoding(Encoding):
         kept: list[Bits] = []
         start = 0
         for rows, columns in self._layers:
-            kept.append(
-                np.asarray(bits[start : start + rows * columns], dtype=np.bool_).reshape(rows, columns)
-            )
+            kept.append(np.asarray(bits[start : start + rows * columns], dtype=np.bool_).reshape(rows, columns))
             start += rows * columns
         # a feature without any connection is not read at all, so the head is small where it can be
         inputs = np.flatnonzero(kept[0].any(axis=1))

@@ -123,18 +123,20 @@ class TrainedHead:
         weights, biases = list(self.weights), list(self.biases)
         first_bias = biases[0]
         folded = weights[0] / self.scale[:, None]
-        shift = -(self.mean / self.scale) @ weights[0]
+        shift: Floats = (-(self.mean / self.scale) @ weights[0]).astype(np.float32)
         weights[0] = folded
         biases[0] = shift if first_bias is None else first_bias + shift
         if self.target_scale is not None and self.target_mean is not None:
             weights[-1] = weights[-1] * self.target_scale
             last_bias = biases[-1]
-            last_bias = np.zeros_like(self.target_mean) if last_bias is None else last_bias
+            last_bias = np.zeros(len(self.target_mean), np.float32) if last_bias is None else last_bias
             biases[-1] = last_bias * self.target_scale + self.target_mean
         modules: list[torch.nn.Module] = []
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            # skip_init: the default start would draw from torch's global generator
-            linear = torch.nn.utils.skip_init(torch.nn.Linear, *weight.shape, bias=bias is not None)
+            # made empty: the default start would draw from torch's global generator
+            linear = torch.nn.Linear(weight.shape[0], weight.shape[1], bias is not None, device="meta").to_empty(
+                device="cpu"
+            )
             linear.weight.data = torch.from_numpy(np.ascontiguousarray(weight.T))
             if bias is not None:
                 linear.bias.data = torch.from_numpy(bias.copy())

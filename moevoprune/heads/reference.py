@@ -33,7 +33,7 @@ class _MaskedLinear(nn.Module):
         self.register_buffer("mask", mask)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs = inputs @ (self.weight * self.mask)
+        outputs = inputs @ (self.weight * self.get_buffer("mask"))
         return outputs if self.bias is None else outputs + self.bias
 
 
@@ -56,9 +56,7 @@ class _Head(nn.Module):
             if mask.connections is not None and layer < len(mask.connections):
                 active[grid] = mask.connections[layer]
             bias = settings.bias or layer == len(widths) - 2
-            layers.append(
-                _MaskedLinear(torch.tensor(start, dtype=dtype), torch.tensor(active, dtype=dtype), bias)
-            )
+            layers.append(_MaskedLinear(torch.tensor(start, dtype=dtype), torch.tensor(active, dtype=dtype), bias))
         self.layers = nn.ModuleList(layers)
         for layer, units in enumerate(mask.hidden):
             gate = torch.zeros(widths[layer + 1], dtype=dtype)
@@ -147,11 +145,11 @@ def train_reference_head(
     for epoch in range(settings.epochs):
         order = torch.from_numpy(rows[epoch_order(len(rows), seed, epoch)])
         total = 0.0
-        for batch in order.split(settings.batch_size):
+        for batch in torch.split(order, settings.batch_size):
             optimiser.param_groups[0]["lr"] = next(rates)
             optimiser.zero_grad()
             loss = loss_of(head(inputs[batch])[0], answers[batch])
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
             total += loss.item() * len(batch)
         train_loss = total / len(rows)

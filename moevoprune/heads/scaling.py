@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,11 +62,11 @@ class Scaling:
         """Standardise regression targets; class labels pass unchanged."""
         if self.target_mean is None or self.target_scale is None:
             return targets
-        prepared: npt.NDArray[np.generic] = (targets - self.target_mean) / self.target_scale
+        prepared: Floats = (targets.astype(np.float32) - self.target_mean) / self.target_scale
         return prepared
 
 
-def _mean_and_scale(values: npt.NDArray[np.generic]) -> tuple[Floats, Floats]:
+def _mean_and_scale(values: npt.NDArray[Any]) -> tuple[Floats, Floats]:
     mean = values.mean(axis=0, dtype=np.float64)
     deviation = values.std(axis=0, dtype=np.float64)
     # a constant column comes out of float32 rounding with a deviation of about 1e-7 of its size, not 0

@@ -86,14 +86,14 @@ class HeadSettings(BaseModel):
     start: Literal["active", "dense"] = "active"
     standardise: bool = True
     optimiser: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = Field(default=0.01, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     learning_rate_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     schedule: Literal["constant", "cosine"] = "cosine"
-    epochs: int = Field(default=30, ge=1)
-    batch_size: int = Field(default=32, ge=1)
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     early_stop: Literal["none", "training", "validation"] = "none"
     patience: int = Field(default=10, ge=1)
     min_delta: float = Field(default=1e-5, ge=0, allow_inf_nan=False)

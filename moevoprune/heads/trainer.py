@@ -54,9 +54,7 @@ def resolve_device(device: str) -> torch.device:
     if resolved.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (resolved.index or 0):
-            raise InputError(
-                f"device {device!r} is not available ({count} CUDA devices here): use auto or cpu"
-            )
+            raise InputError(f"device {device!r} is not available ({count} CUDA devices here): use auto or cpu")
     return resolved
 
 
@@ -224,7 +222,7 @@ class PopulationTrainer:
         if settings.optimiser != "sgd" or settings.weight_decay or mask.connections is not None:
             return "gathered"
         if self.form != "auto":
-            return cast(Literal["dual", "gathered"], self.form)
+            return self.form
         n_rows, n_active = self.features.shape[0], len(mask.inputs)
         if n_rows**2 * 8 > _LARGEST_GRAM_BYTES:
             return "gathered"
@@ -259,9 +257,7 @@ class PopulationTrainer:
     def _plan(self, row_sets: list[Rows]) -> BatchPlan:
         key = tuple(rows.tobytes() for rows in row_sets)
         if key not in self._plans:
-            self._plans[key] = BatchPlan(
-                row_sets, self.settings.batch_size, self._seed, self.device, self.dtype
-            )
+            self._plans[key] = BatchPlan(row_sets, self.settings.batch_size, self._seed, self.device, self.dtype)
         return self._plans[key]
 
     def _fit_group(

@@ -193,9 +193,7 @@ class Objective:
                     f"objective {self.name!r}: {field} is {value!r}; give a finite number, or None if unknown"
                 )
         if self.best is not None and self.worst is not None and self.best == self.worst:
-            raise InputError(
-                f"objective {self.name!r}: best and worst are both {self.best}; they must differ"
-            )
+            raise InputError(f"objective {self.name!r}: best and worst are both {self.best}; they must differ")
         if self.best is not None and self.worst is not None and (self.best > self.worst) != self.maximise:
             raise InputError(
                 f"objective {self.name!r}: best {self.best} and worst {self.worst} do not fit "

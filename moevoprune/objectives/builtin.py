@@ -96,12 +96,8 @@ _BUILTIN = {
             # A mask's size is known whatever became of the weights.
             diverged_value=_active_neurons,
         ),
-        Objective(
-            "cka:noise", _cka_noise, best=1.0, worst=0.0, needs=frozenset({"noise"}), diverged_value=0.0
-        ),
-        Objective(
-            "cka:dense", _cka_dense, best=1.0, worst=0.0, needs=frozenset({"dense"}), diverged_value=0.0
-        ),
+        Objective("cka:noise", _cka_noise, best=1.0, worst=0.0, needs=frozenset({"noise"}), diverged_value=0.0),
+        Objective("cka:dense", _cka_dense, best=1.0, worst=0.0, needs=frozenset({"dense"}), diverged_value=0.0),
     )
 }
 
@@ -192,8 +188,7 @@ def _resolve(spec: object) -> Objective:
             )
         return Objective(called, spec)
     raise InputError(
-        f"objectives: {spec!r} is a {type(spec).__name__}; give a name, a function of a Candidate, "
-        "or an Objective"
+        f"objectives: {spec!r} is a {type(spec).__name__}; give a name, a function of a Candidate, or an Objective"
     )
 
 

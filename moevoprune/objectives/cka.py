@@ -77,8 +77,7 @@ def debiased_linear_cka(x: Tensor, y: Tensor) -> Tensor:
     for name, tensor in (("x", x), ("y", y)):
         if tensor.ndim < 2:
             raise InputError(
-                f"CKA: {name} has shape {tuple(tensor.shape)}; give one row per sample, "
-                "shape (..., n, features)"
+                f"CKA: {name} has shape {tuple(tensor.shape)}; give one row per sample, shape (..., n, features)"
             )
     n = x.shape[-2]
     if y.shape[-2] != n:

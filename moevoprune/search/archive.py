@@ -97,9 +97,7 @@ class ParetoArchive:
                 f"archive masks are {bits.dtype} of shape {bits.shape}; give bool of shape (n, n_bits)"
             )
         if self._n_bits is not None and bits.shape[1] != self._n_bits:
-            raise InputError(
-                f"archive masks have {bits.shape[1]} bits, earlier ones {self._n_bits}; use one head"
-            )
+            raise InputError(f"archive masks have {bits.shape[1]} bits, earlier ones {self._n_bits}; use one head")
         if loss.shape != (len(bits), self.n_obj):
             raise InputError(f"archive losses have shape {loss.shape}; give ({len(bits)}, {self.n_obj})")
         if value.ndim != 2 or len(value) != len(bits):

@@ -61,9 +61,7 @@ class FitnessEvaluator:
     ) -> None:
         self.features = features
         self.objectives = objectives
-        self.encoding = make_encoding(
-            encoding, HeadShape(features.n_features, head.hidden, features.n_outputs)
-        )
+        self.encoding = make_encoding(encoding, HeadShape(features.n_features, head.hidden, features.n_outputs))
         self.folds = make_folds(features, cv, seed)
         raw_features, raw_targets = training_part(features)
         self.scaling = Scaling.fit(raw_features, raw_targets, head.standardise)
@@ -150,9 +148,7 @@ class FitnessEvaluator:
         for fold, clean in enumerate(self._validation):
             generator = np.random.default_rng([self._seed, 0x9015, fold])
             noise = generator.standard_normal(tuple(clean.shape), dtype=np.float32)
-            noisy.append(
-                clean + torch.from_numpy(noise * np.float32(self._noise) * deviation).to(self.device)
-            )
+            noisy.append(clean + torch.from_numpy(noise * np.float32(self._noise) * deviation).to(self.device))
         return noisy
 
     def _hidden_of_dense_head(self) -> list[Tensor]:
@@ -171,9 +167,7 @@ class FitnessEvaluator:
             if self._noisy is not None:
                 noisy = stack.forward(_columns(self._noisy[fold], stack.mask, inputs), fold)[1]
             dense = None if self._dense_hidden is None else self._dense_hidden[fold]
-            folds.append(
-                FoldPrediction(self._targets[fold], self._in_target_units(outputs), hidden, noisy, dense)
-            )
+            folds.append(FoldPrediction(self._targets[fold], self._in_target_units(outputs), hidden, noisy, dense))
         return Candidate(tuple(folds), active, self.encoding.n_bits)
 
     def _in_target_units(self, outputs: Tensor) -> Tensor:

@@ -201,9 +201,7 @@ class EvaluationJournal:
         target = Path(path)
         content = _load(target)
         if content.header is None:
-            raise InputError(
-                f"{target} holds no complete header, so nothing was recorded in it; resume the run"
-            )
+            raise InputError(f"{target} holds no complete header, so nothing was recorded in it; resume the run")
         n_bits, n_obj = content.header["n_bits"], len(content.header["objectives"])
         packed = np.frombuffer(b"".join(content.packed), dtype=np.uint8)
         packed = packed.reshape(len(content.packed), _packed_bytes(n_bits))
@@ -396,9 +394,7 @@ def _load(path: Path) -> _Content:
     except FileNotFoundError:
         raise InputError(f"there is no journal {path}; check the folder, or start the run anew") from None
     except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {_reason(error)}; check the file and its permissions"
-        ) from error
+        raise InputError(f"cannot read {path}: {_reason(error)}; check the file and its permissions") from error
 
 
 def _load_lines(path: Path, file: io.BufferedReader) -> _Content:
@@ -467,9 +463,7 @@ def _make_header(path: Path, identity: object, n_bits: object, objectives: objec
         "objectives": list(objectives),
     }
     if len(_line(header)) >= _MAX_HEADER_BYTES:
-        raise InputError(
-            f"the identity of {path} is larger than 1 MiB; put a digest of the large entries in it"
-        )
+        raise InputError(f"the identity of {path} is larger than 1 MiB; put a digest of the large entries in it")
     return header
 
 

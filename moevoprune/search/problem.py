@@ -30,7 +30,7 @@ Values = npt.NDArray[np.float64]
 Listener = Callable[[Bits, Values], None]
 
 
-class PruningProblem(Problem):  # type: ignore[misc]
+class PruningProblem(Problem):
     """Which features, neurons or connections should the head keep?
 
     A vectorised pymoo problem: ``vtype=bool``, no bounds, ``F`` minimised. Any pymoo algorithm for binary

@@ -242,9 +242,7 @@ def test_bad_folds_are_refused(fields: dict[str, torch.Tensor], message: str) ->
         replace(classes(), **fields)
 
 
-@pytest.mark.parametrize(
-    ("folds", "active", "n_bits"), [((), 1, 2), ((classes(),), 3, 2), ((classes(),), 0, 0)]
-)
+@pytest.mark.parametrize(("folds", "active", "n_bits"), [((), 1, 2), ((classes(),), 3, 2), ((classes(),), 0, 0)])
 def test_bad_candidates_are_refused(folds: tuple[FoldPrediction, ...], active: int, n_bits: int) -> None:
     with pytest.raises(InputError, match="candidate:"):
         Candidate(folds, active, n_bits)

@@ -39,9 +39,7 @@ def offers(draw):
     levels = draw(st.sampled_from([2, 4, 1000]))
     masks = draw(st.lists(st.lists(st.booleans(), min_size=n_bits, max_size=n_bits), min_size=n, max_size=n))
     losses = draw(
-        st.lists(
-            st.lists(st.integers(-levels, levels), min_size=n_obj, max_size=n_obj), min_size=n, max_size=n
-        )
+        st.lists(st.lists(st.integers(-levels, levels), min_size=n_obj, max_size=n_obj), min_size=n, max_size=n)
     )
     cuts = draw(st.lists(st.integers(0, n), max_size=6))
     return (

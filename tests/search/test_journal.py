@@ -307,9 +307,7 @@ def test_existing_file_is_not_overwritten(tmp_path):
         line([1]),
         line({"format": "other", "version": 1}),
         line({"format": "moevoprune-journal", "version": 1}),
-        line(
-            {"format": "moevoprune-journal", "version": 1, "identity": {}, "n_bits": 0, "objectives": ["a"]}
-        ),
+        line({"format": "moevoprune-journal", "version": 1, "identity": {}, "n_bits": 0, "objectives": ["a"]}),
         line({"format": "moevoprune-journal", "version": 1, "identity": {}, "n_bits": 3, "objectives": "a"}),
         b"0" * (2 << 20),
     ],
@@ -500,9 +498,7 @@ def test_real_write_failure(tmp_path):
 def test_every_generation_is_synced_and_the_folder_once(tmp_path, monkeypatch):
     synced = []
     real = os.fsync
-    monkeypatch.setattr(
-        os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_mode), real(handle))[1]
-    )
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_mode), real(handle))[1])
     journal = EvaluationJournal.create(tmp_path / "j", IDENTITY, N_BITS, OBJECTIVES)
     assert len(synced) == 2
     journal.append(*records(3))
@@ -537,9 +533,7 @@ def test_large_masks_stay_packed(tmp_path):
         with resume(path, n_bits=n_bits) as journal:
             # 2 MB packed; 16 MB as bool arrays.
             assert tracemalloc.get_traced_memory()[1] < 5e6
-            for (mask, value), wanted, wanted_value in zip(
-                journal.iter_entries(), masks, values, strict=True
-            ):
+            for (mask, value), wanted, wanted_value in zip(journal.iter_entries(), masks, values, strict=True):
                 assert (mask == wanted).all()
                 assert (value == wanted_value).all()
     finally:

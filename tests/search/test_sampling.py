@@ -74,9 +74,7 @@ def test_log_spans_all_sizes_by_default_in_random_order():
 
 
 def test_log_sizes_are_log_uniform_inside_their_stratum():
-    sizes = np.sort(
-        [draw(DensitySampling("log", 100, 9999), 2, 9999, seed).sum(axis=1) for seed in range(400)]
-    )
+    sizes = np.sort([draw(DensitySampling("log", 100, 9999), 2, 9999, seed).sum(axis=1) for seed in range(400)])
     quantiles = np.quantile(np.log10(sizes), [0.1, 0.5, 0.9], axis=0).T
     np.testing.assert_allclose(quantiles, [[2.1, 2.5, 2.9], [3.1, 3.5, 3.9]], atol=0.08)
 
@@ -104,9 +102,7 @@ def test_log_with_all_masks_of_a_size_gets_each():
     assert len(np.unique(masks, axis=0)) == 45
 
 
-@pytest.mark.parametrize(
-    "sampling", [DensitySampling(), DensitySampling("log"), MaskSampling(np.zeros((3, 20)))]
-)
+@pytest.mark.parametrize("sampling", [DensitySampling(), DensitySampling("log"), MaskSampling(np.zeros((3, 20)))])
 def test_same_generator_gives_same_population(sampling):
     np.testing.assert_array_equal(draw(sampling, 30, seed=5), draw(sampling, 30, seed=5))
     assert (draw(sampling, 30, seed=5) != draw(sampling, 30, seed=6)).any()
@@ -119,9 +115,7 @@ def test_global_random_state_is_not_touched():
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
-@pytest.mark.parametrize(
-    "sampling", [DensitySampling(), DensitySampling("log"), MaskSampling(np.zeros((1, 20)))]
-)
+@pytest.mark.parametrize("sampling", [DensitySampling(), DensitySampling("log"), MaskSampling(np.zeros((1, 20)))])
 @pytest.mark.parametrize("state", [None, 3, np.random.RandomState(0)])
 def test_missing_generator_is_refused(sampling, state):
     with pytest.raises(InputError, match="pass a numpy Generator"):

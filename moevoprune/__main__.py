@@ -1,0 +1,7 @@
+"""``python -m moevoprune``."""
+
+import sys
+
+from moevoprune.cli.main import main
+
+sys.exit(main())

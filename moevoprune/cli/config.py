@@ -1,0 +1,218 @@
+"""The settings of a run: read from TOML and the command line, checked, resolved, and written again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from moevoprune.errors import InputError, describe_validation_error, nearest
+from moevoprune.heads.settings import PRESETS, HeadSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["RunConfig", "changed_settings", "parse_config", "read_toml", "set_value", "to_toml"]
+
+_LARGEST_TOML_BYTES = 2**20
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataConfig(_Section):
+    """Where the features come from."""
+
+    features: str
+    task: Literal["classification", "regression"] | None = None
+
+
+class ProblemConfig(_Section):
+    """What is searched for."""
+
+    encoding: str = "features"
+    objectives: tuple[str, ...] | None = None
+    cv: int | None = Field(default=None, ge=1)
+    min_active: int = Field(default=1, ge=0)
+    max_active: int | None = Field(default=None, ge=1)
+    noise: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _list_to_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class SearchConfig(_Section):
+    """How it is searched."""
+
+    pop: int = Field(default=40, ge=2)
+    gens: int = Field(default=25, ge=1)
+
+
+class ComputeConfig(_Section):
+    """Where it is computed."""
+
+    device: str = "auto"
+    chunk: int | None = Field(default=None, ge=1)
+
+
+class RunConfig(_Section):
+    """Everything that defines a run."""
+
+    seed: int = Field(default=1, ge=0)
+    data: DataConfig
+    problem: ProblemConfig = ProblemConfig()
+    head: HeadSettings = HeadSettings()
+    search: SearchConfig = SearchConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; a relative path in ``data.features`` is taken from the file's folder.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read or is no TOML.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_TOML_BYTES:
+            raise InputError(f"{path}: larger than 1 MiB: this is no problem file")
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not a text file in UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: is not valid TOML: {error}") from None
+    data = raw.get("data")
+    if isinstance(data, dict) and isinstance(data.get("features"), str):
+        relative = path.parent / data["features"]
+        if data["features"].endswith(".npz"):
+            data["features"] = str(relative.resolve())
+    return raw
+
+
+def set_value(raw: dict[str, Any], assignment: str) -> None:
+    """Apply one ``key=value`` of ``--set``; the key may be dotted, or a name that only one section has.
+
+    Raises
+    ------
+    InputError
+        The assignment has no ``=``, or the key is unknown.
+    """
+    key, equals, text = assignment.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise InputError(f"--set {assignment}: write it as key=value, e.g. --set epochs=40")
+    known = _known_keys()
+    path = key if key in known else known.get(f"*.{key}")
+    if path is None:
+        every = [name.removeprefix("*.") for name in known]
+        hint = nearest(key, every) or f"; known keys: {', '.join(k for k in known if '*' not in k)}"
+        raise InputError(f"--set {assignment}: unknown key {key!r}{hint}")
+    section, _, name = path.rpartition(".")
+    target = raw
+    if section:
+        target = raw.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise InputError(f"--set {assignment}: {section!r} is not a section in the problem file")
+    target[name] = _parse_value(text.strip())
+
+
+def parse_config(raw: dict[str, Any], where: str) -> RunConfig:
+    """Check raw settings; ``head.preset`` is replaced by the settings it stands for.
+
+    Parameters
+    ----------
+    raw
+        As read from TOML.
+    where
+        What to call them in a message.
+
+    Raises
+    ------
+    InputError
+        A key is unknown (the message has the nearest valid one), or a value is of the wrong type or range.
+    """
+    raw = dict(raw)
+    head = raw.get("head")
+    if isinstance(head, dict):
+        head = dict(head)
+        preset = head.pop("preset", "default")
+        if preset not in PRESETS:
+            raise InputError(f"{where}: head.preset = {preset!r}: use one of {', '.join(sorted(PRESETS))}")
+        raw["head"] = {**PRESETS[preset], **head}
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        location = error.errors(include_url=False)[0]["loc"]
+        raise InputError(describe_validation_error(error, where, _keys_at(location))) from None
+
+
+def to_toml(config: RunConfig) -> str:
+    """Write settings as TOML that :func:`parse_config` reads back to the same."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def changed_settings(old: RunConfig, new: RunConfig) -> list[str]:
+    """Settings that give another run, as ``key: old → new``.
+
+    Where the data lie and how individuals are chunked do not matter.
+    """
+    before, after = _flat(old), _flat(new)
+    return [f"{key}: {before[key]} → {after[key]}" for key in after if before[key] != after[key]]
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{name}": entry for name, entry in value.items()})
+        else:
+            flat[key] = value
+    for irrelevant in ("data.features", "compute.chunk"):
+        flat.pop(irrelevant)
+    return flat
+
+
+def _sections() -> dict[str, type[BaseModel]]:
+    return {
+        "data": DataConfig,
+        "problem": ProblemConfig,
+        "head": HeadSettings,
+        "search": SearchConfig,
+        "compute": ComputeConfig,
+    }
+
+
+def _known_keys() -> dict[str, str]:
+    """Map every accepted spelling of a key, ``section.key`` or ``*.key``, to its dotted path."""
+    keys = {"seed": "seed"}
+    for section, model in _sections().items():
+        names = [*model.model_fields, *(["preset"] if section == "head" else [])]
+        for name in names:
+            keys[f"{section}.{name}"] = f"{section}.{name}"
+            keys[f"*.{name}"] = f"{section}.{name}"
+    return keys
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    if len(location) > 1 and location[0] in _sections():
+        extra = ["preset"] if location[0] == "head" else []
+        return [*_sections()[str(location[0])].model_fields, *extra]
+    return list(RunConfig.model_fields)
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,155 @@
+"""The command line: ``moevoprune``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from moevoprune.errors import InputError
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Evolve a Pareto front of small, accurate, robust heads on the features of a frozen, pretrained network.
+
+  moevoprune run                          the built-in digits problem, into runs/digits-seed1
+  moevoprune run features.npz --out DIR   your own features (X_train, y_train, X_test, y_test)
+  moevoprune show DIR                     the front as a table
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="moevoprune", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    run = commands.add_parser(
+        "run",
+        help="evolve a front and write a run folder",
+        description="Evolve a Pareto front of masked heads and write it, with figures, into a run folder.",
+    )
+    run.add_argument(
+        "problem",
+        nargs="?",
+        metavar="PROBLEM",
+        help="a shipped problem's name, a .toml file or a .npz of features (default: digits)",
+    )
+    run.add_argument("--out", metavar="DIR", help="run folder (default: a new one under runs/)")
+    run.add_argument("--seed", type=int, metavar="N", help="seed of everything random (default: 1)")
+    run.add_argument("--pop", type=int, metavar="N", help="individuals per generation (default: 40)")
+    run.add_argument("--gens", type=int, metavar="N", help="generations (default: 25)")
+    run.add_argument(
+        "--encoding",
+        metavar="E",
+        help="what a bit means: features (default), neurons, neurons:1, neurons:2, neurons:both, "
+        "features+neurons, connections",
+    )
+    run.add_argument(
+        "--objectives",
+        metavar="A,B,C",
+        help="accuracy, r2, mse, active_neurons, cka, cka:noise, cka:dense "
+        "(default: accuracy,active_neurons,cka; for regression r2,active_neurons,cka)",
+    )
+    run.add_argument(
+        "--cv",
+        type=int,
+        metavar="K",
+        help="folds that score a mask, inside the training rows; 1 for a 25%% hold-out "
+        "(default: 5 below 2,000 rows, else 1)",
+    )
+    run.add_argument("--device", metavar="D", help="auto (default), cpu, cuda or cuda:N")
+    run.add_argument(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        help="any other setting, e.g. --set epochs=40, --set hidden=[32,16], --set preset=paper, "
+        "--set task=regression, --set max_active=100 (may be repeated)",
+    )
+    run.add_argument("--resume", action="store_true", help="continue the run in --out DIR")
+    run.add_argument("--quiet", action="store_true", help="print errors only")
+
+    show = commands.add_parser("show", help="print a run's front as a table", description="Print a run's front.")
+    show.add_argument("run", metavar="RUN", help="a run folder")
+    plot = commands.add_parser(
+        "plot", help="write a run's figures again", description="Write a run's figures again."
+    )
+    plot.add_argument("run", metavar="RUN", help="a run folder")
+    commands.add_parser("problems", help="list the shipped problems", description="List the shipped problems.")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        Arguments without the program's name; None for those of the process.
+
+    Returns
+    -------
+    int
+        Exit code: 0, 2 for bad input, 130 after Ctrl-C.
+    """
+    parser = _build_parser()
+    arguments = parser.parse_args(argv)
+    try:
+        return _dispatch(parser, arguments)
+    except InputError as error:
+        print(f"moevoprune: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("moevoprune: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader of our output went away, e.g. `moevoprune show RUN | head`
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    # imported late: torch takes seconds, and --help should not
+    if arguments.version:
+        from importlib.metadata import version
+
+        print(f"moevoprune {version('moevoprune')}")
+    elif arguments.command == "run":
+        from moevoprune.cli.run import run
+
+        return run(arguments)
+    elif arguments.command == "show":
+        from moevoprune.cli.table import front_table
+        from moevoprune.fronts.front import Front
+
+        print(front_table(Front.load(arguments.run)))
+    elif arguments.command == "plot":
+        from pathlib import Path
+
+        from moevoprune.fronts.front import Front
+        from moevoprune.fronts.plots import save_figures
+
+        for path in save_figures(Front.load(arguments.run), Path(arguments.run) / "figures"):
+            print(path)
+    elif arguments.command == "problems":
+        from moevoprune.cli.problems import describe_problem, shipped_problems
+
+        for name, path in shipped_problems().items():
+            print(f"{name:<12} {describe_problem(path)}")
+    else:
+        parser.print_help()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

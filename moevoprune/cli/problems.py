@@ -1,0 +1,54 @@
+"""The problems that ship with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import moevoprune
+from moevoprune.errors import InputError, nearest
+
+__all__ = ["find_problem", "shipped_problems"]
+
+
+def shipped_problems() -> dict[str, Path]:
+    """Names and files of the shipped problems, sorted by name."""
+    package = Path(moevoprune.__file__).parent
+    # inside the wheel the folder lies in the package, in a checkout beside it
+    for folder in (package / "problems", package.parent / "problems"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {}
+
+
+def describe_problem(path: Path) -> str:
+    """Return the first sentence of the comment at the head of a problem file."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines).split(": ")[0].split(". ")[0]
+
+
+def find_problem(name: str) -> Path:
+    """Turn what a user typed into a path: a shipped problem's name, a TOML file or a features file.
+
+    Raises
+    ------
+    InputError
+        It is none of these.
+    """
+    shipped = shipped_problems()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if path.suffix in (".toml", ".npz"):
+        if not path.exists():
+            raise InputError(f"{path}: no such file; shipped problems are: {', '.join(shipped)}")
+        return path
+    if path.exists():
+        raise InputError(f"{path}: is neither a .toml problem nor a .npz of features")
+    raise InputError(
+        f"unknown problem {name!r}{nearest(name, shipped)}: use a shipped one ({', '.join(shipped)}), "
+        "a .toml file or a .npz of features"
+    )

@@ -1,0 +1,229 @@
+"""``moevoprune run``: from a problem to a folder with a front."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from moevoprune.cli.config import (
+    RunConfig,
+    changed_settings,
+    parse_config,
+    read_toml,
+    set_value,
+    to_toml,
+)
+from moevoprune.cli.problems import find_problem
+from moevoprune.cli.table import front_table
+from moevoprune.errors import InputError
+from moevoprune.features import load_features
+from moevoprune.files import write_text
+from moevoprune.fronts.evolve import declare_front
+from moevoprune.fronts.front import Front
+from moevoprune.fronts.plots import save_figures
+from moevoprune.search.loop import Generation, SearchResult, run_search
+from moevoprune.search.problem import PruningProblem
+
+__all__ = ["run"]
+
+CONFIG, JOURNAL, RUN = "config.toml", "evaluations.journal", "run.json"
+INTERRUPTED = 130
+
+
+def run(arguments: Namespace) -> int:
+    """Carry out ``moevoprune run``; returns the exit code."""
+    say: Callable[[str], None] = (lambda _: None) if arguments.quiet else _print_line
+    out = Path(arguments.out) if arguments.out else None
+    if arguments.resume and out is None:
+        raise InputError("--resume needs the folder of the run to continue: add --out DIR")
+    config = _configure(arguments, out)
+    config, problem = _build(config)
+    name = Path(config.data.features).stem
+    if out is None:
+        out = _free_folder(Path("runs"), f"{name}-seed{config.seed}")
+    resumed = _open_folder(out, config, arguments.resume)
+
+    features = problem.features
+    say(
+        f"{name}: {features.n_train} training and {features.n_test} test rows, {features.n_features} features; "
+        f"{problem.n_var} bits ({problem.encoding.name}), scored on {problem.fitness.folds.description}, "
+        f"on {problem.fitness.device.type}"
+    )
+    say(f"{'resuming' if resumed else 'writing to'} {out}")
+    started = time.monotonic()
+    result = run_search(
+        problem,
+        config.search.pop,
+        config.search.gens,
+        seed=config.seed,
+        journal=out / JOURNAL,
+        resume=resumed,
+        progress=_progress(config, problem, say),
+    )
+    if result.interrupted:
+        say("interrupted: writing the front found so far")
+    say(f"retraining {len(result.masks)} members on all training rows and scoring them on the test rows")
+    front = declare_front(problem, result)
+    front.save(out)
+    save_figures(front, out / "figures")
+    write_text(out / RUN, _record(config, problem, result, front, time.monotonic() - started))
+    say("")
+    say(front_table(front, most=12))
+    if problem.n_diverged:
+        say(
+            f"{problem.n_diverged} diverged masks were scored worst: a lower head.learning_rate helps"
+        )
+    say(f"\nthe whole front: moevoprune show {out}   figures: {out / 'figures'}")
+    if result.interrupted:
+        say(f"to go on: moevoprune run --out {out} --resume")
+        return INTERRUPTED
+    return 0
+
+
+def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
+    """Settings of the problem file, changed by the options."""
+    stored = None if out is None else out / CONFIG
+    raw: dict[str, Any]
+    if arguments.problem is None and arguments.resume and stored is not None and stored.exists():
+        where, raw = str(stored), read_toml(stored)
+    else:
+        path = find_problem(arguments.problem or "digits")
+        where = str(path)
+        raw = {"data": {"features": str(path.resolve())}} if path.suffix == ".npz" else read_toml(path)
+    options = {
+        "seed": arguments.seed,
+        "search.pop": arguments.pop,
+        "search.gens": arguments.gens,
+        "problem.encoding": arguments.encoding,
+        "problem.cv": arguments.cv,
+        "compute.device": arguments.device,
+    }
+    for key, value in options.items():
+        if value is not None:
+            _put(raw, key, value)
+    if arguments.objectives is not None:
+        _put(raw, "problem.objectives", [name.strip() for name in arguments.objectives.split(",") if name.strip()])
+    for assignment in arguments.set or []:
+        set_value(raw, assignment)
+    return parse_config(raw, where)
+
+
+def _put(raw: dict[str, Any], key: str, value: Any) -> None:
+    section, _, name = key.rpartition(".")
+    target = raw.setdefault(section, {}) if section else raw
+    if isinstance(target, dict):
+        target[name] = value
+
+
+def _build(config: RunConfig) -> tuple[RunConfig, PruningProblem]:
+    """Load the data and make the problem; returns the settings with everything resolved that was left open."""
+    features = load_features(config.data.features, config.data.task)
+    problem = PruningProblem(
+        features,
+        config.problem.encoding,
+        config.problem.objectives,
+        config.head,
+        config.problem.cv,
+        config.seed,
+        config.compute.device,
+        config.problem.min_active,
+        config.problem.max_active,
+        config.problem.noise,
+        config.compute.chunk,
+    )
+    own_validation = features.X_val is not None and config.problem.cv is None
+    resolved = {
+        "data": {"features": config.data.features, "task": features.task},
+        "problem": {
+            **config.problem.model_dump(),
+            "objectives": [objective.name for objective in problem.objectives],
+            "cv": None if own_validation else len(problem.fitness.folds),
+        },
+        "compute": {**config.compute.model_dump(), "device": problem.fitness.device.type},
+    }
+    return parse_config({**config.model_dump(), **resolved}, "settings"), problem
+
+
+def _free_folder(parent: Path, name: str) -> Path:
+    folder, number = parent / name, 1
+    while folder.exists():
+        number += 1
+        folder = parent / f"{name}-{number}"
+    return folder
+
+
+def _open_folder(out: Path, config: RunConfig, resume: bool) -> bool:
+    """Make or check the run folder; returns whether there is a run in it to resume."""
+    holds_run = any((out / name).exists() for name in (CONFIG, JOURNAL, RUN))
+    if holds_run and not resume:
+        raise InputError(f"{out}: holds another run: add --resume to continue it, or choose another --out folder")
+    if resume and (out / CONFIG).exists():
+        changes = changed_settings(parse_config(read_toml(out / CONFIG), str(out / CONFIG)), config)
+        if changes:
+            raise InputError(
+                f"{out}: cannot resume, settings changed ({'; '.join(changes[:3])}): "
+                "give the same settings, or choose another --out folder"
+            )
+        return True
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made ({error.strerror}): choose another --out folder") from None
+    write_text(out / CONFIG, to_toml(config))
+    return resume
+
+
+def _progress(
+    config: RunConfig, problem: PruningProblem, say: Callable[[str], None]
+) -> Callable[[Generation], None]:
+    first = problem.objectives[0].name
+
+    def report(generation: Generation) -> None:
+        left = ""
+        if generation.share_done:
+            seconds = generation.seconds * (1 / generation.share_done - 1)
+            left = f"  {int(seconds) // 60}:{int(seconds) % 60:02d} left"
+        say(
+            f"generation {generation.number:>3}/{config.search.gens}  "
+            f"{generation.evaluations:>5} evaluations ({generation.cache_hits} cached)  "
+            f"hypervolume {generation.hypervolume:.4f}  best {first} {generation.best:.4f}  "
+            f"smallest within .01: {generation.smallest_close}{left}"
+        )
+
+    return report
+
+
+def _record(config: RunConfig, problem: PruningProblem, result: SearchResult, front: Front, seconds: float) -> str:
+    import torch
+
+    last = result.history[-1] if result.history else None
+    device = problem.fitness.device
+    record = {
+        "moevoprune": version("moevoprune"),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("numpy", "pymoo", "scikit-learn", "torch")},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": 1 if device.type == "cpu" else torch.get_num_threads(),
+        "data": {"name": problem.features.name, "sha256": problem.features.content_hash},
+        "seed": config.seed,
+        "interrupted": result.interrupted,
+        "evaluations": last.evaluations if last else 0,
+        "cache_hits": last.cache_hits if last else 0,
+        "diverged": problem.n_diverged,
+        "seconds": round(seconds, 3),
+        "members": len(front),
+        "hypervolume": front.hypervolume(),
+        "hypervolume_per_generation": [generation.hypervolume for generation in result.history],
+    }
+    return json.dumps(record, indent=2) + "\n"
+
+
+def _print_line(line: str) -> None:
+    print(line, flush=True, file=sys.stdout)

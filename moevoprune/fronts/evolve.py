@@ -1,0 +1,115 @@
+"""From a problem to a front: search, retrain the members, score them once on the test part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moevoprune.features import FeatureSet
+from moevoprune.fronts.front import Axis, Front
+from moevoprune.heads.head import TrainedHead
+from moevoprune.search.loop import (
+    DEFAULT_POP_SIZE,
+    Generation,
+    SearchResult,
+    run_search,
+)
+from moevoprune.search.problem import PruningProblem
+
+__all__ = ["declare_front", "evolve"]
+
+
+def evolve(
+    problem: PruningProblem,
+    pop_size: int = DEFAULT_POP_SIZE,
+    n_gen: int | None = None,
+    budget: int | None = None,
+    algorithm: Any = None,
+    seed: int = 0,
+    journal: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Generation], None] | None = None,
+) -> Front:
+    """Evolve a Pareto front of masked heads.
+
+    Parameters
+    ----------
+    problem
+        What to search.
+    pop_size, n_gen, budget, algorithm, seed, journal, resume, progress
+        As in :func:`moevoprune.search.loop.run_search`.
+
+    Returns
+    -------
+    Front
+        All non-dominated heads ever evaluated, retrained on the whole training part and, once, scored on the
+        test part. After Ctrl-C: those found so far.
+
+    Raises
+    ------
+    InputError
+        An argument cannot be used.
+
+    Examples
+    --------
+    >>> problem = PruningProblem("digits", objectives=["accuracy", "active_neurons"], seed=1)
+    >>> front = evolve(problem, pop_size=4, n_gen=2, seed=1)
+    >>> front.objectives
+    ('accuracy', 'active_neurons')
+    """
+    return declare_front(
+        problem, run_search(problem, pop_size, n_gen, budget, algorithm, seed, journal, resume, progress)
+    )
+
+
+def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
+    """Turn the outcome of a search into a front; the only place that reads the test part.
+
+    Parameters
+    ----------
+    problem
+        The problem that was searched.
+    result
+        What the search found.
+    """
+    features = problem.features
+    dense = problem.encoding.dense()[None]
+    *heads, dense_head = problem.fitness.train_final(
+        np.concatenate([result.masks.reshape(-1, problem.n_var), dense])
+    )
+    (dense_values, _), *_ = problem.fitness.evaluate(dense)
+    history = [asdict(generation) for generation in result.history]
+    return Front(
+        axes=tuple(Axis(objective.name, objective.maximise) for objective in problem.objectives),
+        encoding=problem.encoding.name,
+        masks=result.masks.reshape(-1, problem.n_var),
+        active=problem.encoding.count_active(result.masks),
+        values=result.values,
+        F=result.losses,
+        ideal=result.ideal,
+        corner=result.corner,
+        heads=tuple(heads),
+        test_metric="accuracy" if features.task == "classification" else "r2",
+        test=np.array([_test_score(head, features) for head in heads]),
+        dense_values=dense_values,
+        dense_test=_test_score(dense_head, features),
+        dense_head=dense_head,
+        history={
+            key: np.array([np.nan if g[key] is None else g[key] for g in history], dtype=np.float64)
+            for key in (history[0] if history else ())
+        },
+        class_names=features.class_names,
+    )
+
+
+def _test_score(head: TrainedHead, features: FeatureSet) -> float:
+    predictions = head.predict(features.X_test)
+    if features.task == "classification":
+        return float(np.mean(predictions == features.y_test))
+    from sklearn.metrics import r2_score
+
+    return float(r2_score(features.y_test, predictions))

@@ -1,0 +1,289 @@
+"""A Pareto front of trained heads: a plain value to look at, pick from, save and load."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moevoprune.errors import InputError, nearest
+from moevoprune.files import atomic_path, write_text
+from moevoprune.heads.head import TrainedHead
+from moevoprune.search.archive import hypervolume
+
+__all__ = ["Axis", "Front"]
+
+Bits = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float64]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One objective of a front.
+
+    Attributes
+    ----------
+    name
+        Name of the objective.
+    maximise
+        Whether larger is better.
+    """
+
+    name: str
+    maximise: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """Non-dominated heads, fewest active bits first, with the dense head beside them.
+
+    Attributes
+    ----------
+    axes
+        The objectives.
+    encoding
+        Name of the encoding.
+    masks
+        Bits of the members, shape (members, n_bits).
+    active
+        Active bits of each member, shape (members,).
+    values
+        Objective values in natural direction, measured on folds of the training part, shape (members, n_obj).
+    F
+        The same, minimised, as pymoo has them.
+    ideal, corner
+        Best and worst losses, the box of the hypervolume, shape (n_obj,).
+    heads
+        The members' heads, retrained on the whole training part.
+    test_metric
+        ``"accuracy"`` or ``"r2"``.
+    test
+        That metric on the test rows, shape (members,).
+    dense_values, dense_test, dense_head
+        The same for the head with every bit active, shape (n_obj,).
+    history
+        Per generation: arrays of shape (generations,), e.g. ``evaluations``, ``hypervolume``, ``best``.
+    class_names
+        Names of the classes; empty in regression.
+    """
+
+    axes: tuple[Axis, ...]
+    encoding: str
+    masks: Bits
+    active: npt.NDArray[np.int64]
+    values: Values
+    F: Values
+    ideal: Values
+    corner: Values
+    heads: tuple[TrainedHead, ...]
+    test_metric: str
+    test: Values
+    dense_values: Values
+    dense_test: float
+    dense_head: TrainedHead
+    history: Mapping[str, Values]
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @property
+    def n_bits(self) -> int:
+        """Length of a mask."""
+        return int(self.masks.shape[1])
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the objectives."""
+        return tuple(axis.name for axis in self.axes)
+
+    def column(self, objective: str) -> Values:
+        """Values of one objective, natural direction, shape (members,).
+
+        Raises
+        ------
+        InputError
+            The front has no such objective.
+        """
+        return self.values[:, self._index(objective)]
+
+    def test_scores(self) -> Values:
+        """Accuracy (or R²) of the retrained heads on the test rows, shape (members,)."""
+        return self.test
+
+    def best(self, objective: str) -> int:
+        """Member with the best value of an objective; of equals the one with fewest active bits.
+
+        Raises
+        ------
+        InputError
+            The front has no such objective, or no members.
+        """
+        self._check_not_empty()
+        return int(np.argmin(self.F[:, self._index(objective)]))
+
+    def knee(self) -> int:
+        """Member nearest to the ideal point.
+
+        The losses are scaled to [0, 1] over the front and their sum (the normalised Manhattan distance of
+        DeepPruningES, arXiv 1912.11527) is smallest at the knee. An objective that is the same for all members
+        does not count; of equals the member with fewest active bits is taken.
+
+        Raises
+        ------
+        InputError
+            The front has no members.
+        """
+        self._check_not_empty()
+        low, span = self.F.min(axis=0), np.ptp(self.F, axis=0)
+        scaled = (self.F - low) / np.where(span > 0, span, 1.0)
+        return int(np.argmin(scaled.sum(axis=1)))
+
+    def hypervolume(self) -> float:
+        """Share of the box between ideal and corner that the front dominates, on validation values."""
+        return hypervolume(self.F, self.corner) / float(np.prod(self.corner - self.ideal))
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One plain dictionary per member and one for the dense head, sorted by active bits."""
+        rows = [
+            self._row(member, int(self.active[member]), self.values[member], float(self.test[member]))
+            for member in range(len(self))
+        ]
+        rows.append(self._row("dense", self.n_bits, self.dense_values, self.dense_test))
+        return rows
+
+    def to_csv(self) -> str:
+        """Return the rows as CSV text, numbers to six digits after the point."""
+        rows = self.to_rows()
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(rows[0])
+        for row in rows:
+            writer.writerow([f"{v:.6f}" if isinstance(v, float) else v for v in row.values()])
+        return text.getvalue()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``front.csv``, ``front.npz`` and ``heads.safetensors`` into a folder, made where missing.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be written.
+        """
+        from safetensors.numpy import save_file
+
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror}): choose another folder") from error
+        tensors: dict[str, npt.NDArray[Any]] = {}
+        for name, head in [*((str(i), head) for i, head in enumerate(self.heads)), ("dense", self.dense_head)]:
+            tensors.update({f"{name}.{key}": array for key, array in head.to_arrays().items()})
+        with atomic_path(folder / "heads.safetensors") as temporary:
+            save_file(tensors, temporary, metadata={"format": f"moevoprune-heads-{_FORMAT}"})
+        with atomic_path(folder / "front.npz") as temporary:
+            np.savez_compressed(temporary, allow_pickle=False, **self._arrays())
+        write_text(folder / "front.csv", self.to_csv())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Front:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            A file is missing, damaged or not of this format.
+        """
+        import zipfile
+
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = Path(folder)
+        try:
+            with np.load(path / "front.npz", allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+            tensors = load_file(path / "heads.safetensors")
+        except FileNotFoundError as error:
+            raise InputError(f"{error.filename or path}: not found: is {path} a finished run?") from None
+        except (OSError, ValueError, zipfile.BadZipFile, EOFError, SafetensorError) as error:
+            raise InputError(f"{path}: the saved front cannot be read ({error})") from None
+        try:
+            return cls._from_arrays(arrays, tensors)
+        except KeyError as error:
+            raise InputError(f"{path}: the saved front lacks {error}: the files are incomplete") from None
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {
+            "format": np.array(_FORMAT),
+            "masks": self.masks,
+            "F": self.F,
+            "values": self.values,
+            "active": self.active,
+            "objectives": np.array(self.objectives, dtype=np.str_),
+            "maximise": np.array([axis.maximise for axis in self.axes]),
+            "encoding": np.array(self.encoding),
+            "ideal": self.ideal,
+            "corner": self.corner,
+            "test_metric": np.array(self.test_metric),
+            "test": self.test,
+            "dense_values": self.dense_values,
+            "dense_test": np.array(self.dense_test),
+            "class_names": np.array(self.class_names, dtype=np.str_),
+            **{f"history_{key}": column for key, column in self.history.items()},
+        }
+
+    @classmethod
+    def _from_arrays(cls, arrays: dict[str, npt.NDArray[Any]], tensors: dict[str, npt.NDArray[Any]]) -> Front:
+        stored: dict[str, dict[str, npt.NDArray[Any]]] = {}
+        for key, tensor in tensors.items():
+            name, _, part = key.partition(".")
+            stored.setdefault(name, {})[part] = tensor
+        heads = {name: TrainedHead.from_arrays(parts) for name, parts in stored.items()}
+        prefix = "history_"
+        return cls(
+            axes=tuple(
+                Axis(str(name), bool(up))
+                for name, up in zip(arrays["objectives"], arrays["maximise"], strict=True)
+            ),
+            encoding=str(arrays["encoding"]),
+            masks=arrays["masks"].astype(np.bool_),
+            active=arrays["active"],
+            values=arrays["values"],
+            F=arrays["F"],
+            ideal=arrays["ideal"],
+            corner=arrays["corner"],
+            heads=tuple(heads[str(i)] for i in range(len(arrays["masks"]))),
+            test_metric=str(arrays["test_metric"]),
+            test=arrays["test"],
+            dense_values=arrays["dense_values"],
+            dense_test=float(arrays["dense_test"]),
+            dense_head=heads["dense"],
+            history={k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)},
+            class_names=tuple(str(name) for name in arrays["class_names"]),
+        )
+
+    def _row(self, member: int | str, active: int, values: Values, test: float) -> dict[str, Any]:
+        row: dict[str, Any] = {"member": member, "active": active, "active_fraction": active / self.n_bits}
+        row.update(zip(self.objectives, values.tolist(), strict=True))
+        row[f"test_{self.test_metric}"] = test
+        return row
+
+    def _index(self, objective: str) -> int:
+        if objective not in self.objectives:
+            hint = nearest(objective, self.objectives)
+            raise InputError(f"no objective {objective!r} in this front{hint}: {', '.join(self.objectives)}")
+        return self.objectives.index(objective)
+
+    def _check_not_empty(self) -> None:
+        if len(self) == 0:
+            raise InputError("the front has no members: the search found no feasible mask")
