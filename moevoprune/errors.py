@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def describe_validation_error(error: ValidationError, where: str, known_keys: Iterable[str]) -> str:
+def describe_validation_error(
+    error: ValidationError, where: str, keys_at: Callable[[tuple[int | str, ...]], Iterable[str]]
+) -> str:
     """Put the first complaint of a pydantic error into one line.
 
     Parameters
@@ -38,14 +40,18 @@ def describe_validation_error(error: ValidationError, where: str, known_keys: It
         What pydantic raised.
     where
         What the settings belong to, for the start of the line.
-    known_keys
-        Valid keys at the level of the complaint, to suggest the nearest one.
+    keys_at
+        Gives the valid keys at the place of a complaint, to suggest the nearest one.
     """
-    first = error.errors(include_url=False)[0]
+    complaints = error.errors(include_url=False)
+    # a misspelt key leaves the right one missing: the spelling is the thing to say
+    first = next((c for c in complaints if c["type"] == "extra_forbidden"), complaints[0])
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        keys = sorted(known_keys)
+        keys = sorted(keys_at(first["loc"]))
         hint = nearest(str(first["loc"][-1]), keys) or f"; known keys: {', '.join(keys)}"
         return f"{where}: unknown key {path!r}{hint}"
+    if first["type"] == "missing":
+        return f"{where}: {path} is missing"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{where}: {path} = {first['input']!r} is not valid: should be {message}"

@@ -153,8 +153,7 @@ def parse_config(raw: dict[str, Any], where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        location = error.errors(include_url=False)[0]["loc"]
-        raise InputError(describe_validation_error(error, where, _keys_at(location))) from None
+        raise InputError(describe_validation_error(error, where, _keys_at)) from None
 
 
 def to_toml(config: RunConfig) -> str:

@@ -77,9 +77,7 @@ def run(arguments: Namespace) -> int:
     say("")
     say(front_table(front, most=12))
     if problem.n_diverged:
-        say(
-            f"{problem.n_diverged} diverged masks were scored worst: a lower head.learning_rate helps"
-        )
+        say(f"{problem.n_diverged} diverged masks were scored worst: a lower head.learning_rate helps")
     say(f"\nthe whole front: moevoprune show {out}   figures: {out / 'figures'}")
     if result.interrupted:
         say(f"to go on: moevoprune run --out {out} --resume")

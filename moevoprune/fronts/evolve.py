@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,9 @@ from moevoprune.search.loop import (
 from moevoprune.search.problem import PruningProblem
 
 __all__ = ["declare_front", "evolve"]
+
+# what a repeated or resumed run has in common with the first; times are not
+_HISTORY = ("number", "evaluations", "cache_hits", "archive_size", "hypervolume", "best", "smallest_close")
 
 
 def evolve(
@@ -82,7 +84,6 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
         np.concatenate([result.masks.reshape(-1, problem.n_var), dense])
     )
     (dense_values, _), *_ = problem.fitness.evaluate(dense)
-    history = [asdict(generation) for generation in result.history]
     return Front(
         axes=tuple(Axis(objective.name, objective.maximise) for objective in problem.objectives),
         encoding=problem.encoding.name,
@@ -99,8 +100,8 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
         dense_test=_test_score(dense_head, features),
         dense_head=dense_head,
         history={
-            key: np.array([np.nan if g[key] is None else g[key] for g in history], dtype=np.float64)
-            for key in (history[0] if history else ())
+            key: np.array([getattr(generation, key) for generation in result.history], dtype=np.float64)
+            for key in _HISTORY
         },
         class_names=features.class_names,
     )

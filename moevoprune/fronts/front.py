@@ -210,7 +210,11 @@ class Front:
 
         path = Path(folder)
         try:
-            with np.load(path / "front.npz", allow_pickle=False) as archive:
+            # opened here: numpy leaves the file open when it turns out not to be an archive
+            with (
+                open(path / "front.npz", "rb") as file,
+                np.load(file, allow_pickle=False) as archive,
+            ):
                 arrays = {key: archive[key] for key in archive.files}
             tensors = load_file(path / "heads.safetensors")
         except FileNotFoundError as error:

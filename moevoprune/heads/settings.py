@@ -83,17 +83,17 @@ class HeadSettings(BaseModel):
 
     hidden: tuple[int, ...] = (64,)
     bias: bool = True
-    start: Literal["active", "dense"] = "active"
+    start: Literal["active", "dense"] = "dense"
     standardise: bool = True
     optimiser: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     learning_rate_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     schedule: Literal["constant", "cosine"] = "cosine"
     epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=128, ge=1)
     early_stop: Literal["none", "training", "validation"] = "none"
     patience: int = Field(default=10, ge=1)
     min_delta: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
@@ -136,7 +136,9 @@ class HeadSettings(BaseModel):
         try:
             return cls(**{**PRESETS[name], **changes})
         except ValidationError as error:
-            raise InputError(describe_validation_error(error, "head settings", cls.model_fields)) from None
+            raise InputError(
+                describe_validation_error(error, "head settings", lambda _: cls.model_fields)
+            ) from None
 
     def learning_rates(self, steps_per_epoch: int) -> list[float]:
         """Step sizes of all steps of all epochs, in order."""

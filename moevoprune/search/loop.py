@@ -274,7 +274,7 @@ def _generation(algorithm: Any, problem: PruningProblem, observer: _Observer, st
         best=best,
         smallest_close=smallest,
         seconds=time.monotonic() - started,
-        share_done=None if share is None else float(share),
+        share_done=None if share is None else min(float(share), 1.0),
     )
 
 

@@ -1,0 +1,360 @@
+"""The command line, in this process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from moevoprune import Front
+from moevoprune.cli.config import parse_config, read_toml, set_value, to_toml
+from moevoprune.cli.main import main
+from moevoprune.errors import InputError
+
+QUICK = ["--pop", "6", "--gens", "2", "--cv", "3", "--set", "epochs=3", "--set", "hidden=8"]
+FILES = {
+    "config.toml",
+    "run.json",
+    "front.csv",
+    "front.npz",
+    "heads.safetensors",
+    "evaluations.journal",
+    "figures",
+}
+
+
+@pytest.fixture
+def npz(small_features, tmp_path):
+    path = tmp_path / "small.npz"
+    small_features.save(path)
+    return path
+
+
+def error_of(capsys, arguments, code=2):
+    """Run a command that fails and return its one line."""
+    try:
+        assert main([str(a) for a in arguments]) == code
+    except SystemExit as exit_:  # argparse
+        assert exit_.code == code
+    captured = capsys.readouterr()
+    line = captured.err.strip()
+    assert line
+    assert "\n" not in line
+    assert "Traceback" not in line
+    return line
+
+
+def test_run_show_plot(npz, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["run", str(npz), "--out", str(out), "--seed", "3", *QUICK]) == 0
+    said = capsys.readouterr().out
+    assert "generation   2/2" in said
+    assert "hypervolume" in said
+    assert "left" in said
+    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        "front.png",
+        "front3d.png",
+        "parallel.png",
+        "convergence.png",
+    }
+    rows = list(csv.DictReader((out / "front.csv").read_text().splitlines()))
+    front = Front.load(out)
+    assert len(rows) == len(front) + 1
+    with np.load(out / "front.npz") as arrays:
+        assert arrays["masks"].shape == (len(front), 14)
+        assert arrays["F"].shape == (len(front), 3)
+    record = json.loads((out / "run.json").read_text())
+    assert record["evaluations"] == 12
+    assert record["seed"] == 3
+    assert len(record["hypervolume_per_generation"]) == 2
+    assert record["data"]["sha256"]
+    assert record["packages"]["torch"]
+
+    assert main(["show", str(out)]) == 0
+    table = capsys.readouterr().out
+    assert len(table.splitlines()) == len(rows) + 1
+    assert "knee" in table
+    assert "dense" in table
+    before = (out / "figures" / "front.png").read_bytes()
+    (out / "figures" / "front.png").unlink()
+    assert main(["plot", str(out)]) == 0
+    assert (out / "figures" / "front.png").read_bytes() == before
+
+
+def test_config_gives_the_same_run_again(npz, tmp_path):
+    assert main(["run", str(npz), "--out", str(tmp_path / "a"), "--quiet", *QUICK]) == 0
+    assert main(["run", str(tmp_path / "a" / "config.toml"), "--out", str(tmp_path / "b"), "--quiet"]) == 0
+    for name in ("front.csv", "config.toml", "evaluations.journal"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+def test_chunk_size_changes_nothing(npz, tmp_path, chunk):
+    assert main(["run", str(npz), "--out", str(tmp_path / "a"), "--quiet", *QUICK]) == 0
+    assert main(["run", str(npz), "--out", str(tmp_path / "b"), "--quiet", *QUICK, "--set", f"chunk={chunk}"]) == 0
+    assert (tmp_path / "a" / "front.csv").read_bytes() == (tmp_path / "b" / "front.csv").read_bytes()
+
+
+def test_a_problem_file_with_options_on_top(npz, tmp_path):
+    problem = tmp_path / "my.toml"
+    problem.write_text(
+        'seed = 5\n[data]\nfeatures = "small.npz"\n[problem]\nobjectives = ["accuracy", "active_neurons"]\n'
+        '[head]\npreset = "paper"\nepochs = 2\nhidden = [6]\n[search]\npop = 4\ngens = 1\n'
+    )
+    out = tmp_path / "out"
+    assert main(["run", str(problem), "--out", str(out), "--cv", "3", "--quiet", "--set", "batch_size=16"]) == 0
+    config = parse_config(read_toml(out / "config.toml"), "config")
+    assert config.seed == 5
+    assert config.head.bias is False
+    assert config.head.standardise is False
+    assert (config.head.epochs, config.head.hidden, config.head.batch_size) == (2, (6,), 16)
+    assert config.problem.cv == 3
+    assert config.problem.objectives == ("accuracy", "active_neurons")
+    assert config.data.features == str(npz)
+    assert config.compute.device in ("cpu", "cuda")
+
+
+def test_output_folder_is_new_where_none_is_given(npz, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("small-seed1", "small-seed1-2"):
+        assert main(["run", str(npz), *QUICK]) == 0
+        assert (tmp_path / "runs" / name / "front.csv").exists()
+        assert name in capsys.readouterr().out
+
+
+def test_regression_by_option(small_regression, tmp_path, capsys):
+    path = tmp_path / "line.npz"
+    np.savez(
+        path,
+        X_train=small_regression.X_train,
+        y_train=small_regression.y_train,
+        X_test=small_regression.X_test,
+        y_test=small_regression.y_test,
+    )
+    line = error_of(capsys, ["run", path, "--out", tmp_path / "x"])
+    assert "task=regression" in line
+    assert (
+        main(["run", str(path), "--out", str(tmp_path / "x"), "--set", "task=regression", "--quiet", *QUICK]) == 0
+    )
+    assert "test_r2" in (tmp_path / "x" / "front.csv").read_text()
+
+
+def test_problems_version_and_help(capsys):
+    assert main(["problems"]) == 0
+    assert "digits" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert re.match(r"moevoprune \d", capsys.readouterr().out)
+    for arguments in (["--help"], ["run", "--help"], ["show", "--help"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        assert exit_.value.code == 0
+        assert "usage" in capsys.readouterr().out
+    assert main([]) == 0
+
+
+class Exploit:
+    """Would run code if it were unpickled."""
+
+    def __reduce__(self):
+        return (os.system, ("echo pwned",))
+
+
+def bad_npz(path, small_features, **changes):
+    arrays = {
+        "X_train": np.array(small_features.X_train),
+        "y_train": np.array(small_features.y_train),
+        "X_test": np.array(small_features.X_test),
+        "y_test": np.array(small_features.y_test),
+    }
+    arrays.update(changes)
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    return path
+
+
+def test_bad_features_are_refused_before_anything_is_written(small_features, tmp_path, capsys):
+    x = np.array(small_features.X_train)
+    y = np.array(small_features.y_train)
+    nan = x.copy()
+    nan[4, 7] = np.nan
+    infinite = x.copy()
+    infinite[9, 2] = np.inf
+    rare = y.copy()
+    rare[rare == 2] = 0
+    rare[:3] = 2
+    cases = {
+        "X_test": {"X_test": None},
+        "95": {"X_train": x[:-1]},
+        "row 4": {"X_train": nan},
+        "column 2": {"X_train": infinite},
+        "one class": {"y_train": np.zeros_like(y), "y_test": np.zeros(45, int)},
+        "fewer than 5 folds": {"y_train": rare},
+        "integers": {"y_train": y + 0.5},
+        "start at 0": {"y_train": y + 1, "y_test": small_features.y_test + 1},
+        "pickle": {"class_names": np.array([Exploit()], dtype=object)},
+    }
+    for word, changes in cases.items():
+        path = bad_npz(tmp_path / "bad.npz", small_features, **changes)
+        line = error_of(capsys, ["run", path, "--out", tmp_path / "out"])
+        assert word in line, (word, line)
+        assert "bad.npz" in line or "bad" in line
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "plain.npz").write_bytes(pickle.dumps({"X_train": 1}))
+    assert "plain.npz" in error_of(capsys, ["run", tmp_path / "plain.npz", "--out", tmp_path / "out"])
+    assert "no such file" in error_of(capsys, ["run", tmp_path / "gone.npz"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--pop", "0"], "pop"),
+        (["--pop", "1"], "pop"),
+        (["--gens", "0"], "gens"),
+        (["--gens", "x"], "gens"),
+        (["--encoding", "featres"], "did you mean 'features'"),
+        (["--objectives", "accuracy,activ_neurons"], "did you mean 'active_neurons'"),
+        (["--objectives", ""], "empty"),
+        (["--objectives", "r2"], "accuracy"),
+        (["--device", "gpu"], "cuda"),
+        (["--device", "cuda:77"], "not available"),
+        (["--cv", "0"], "cv"),
+        (["--seed", "-1"], "seed"),
+        (["--set", "epoch=3"], "did you mean"),
+        (["--set", "epochs=many"], "epochs"),
+        (["--set", "head.epochs=0"], "epochs"),
+        (["--set", "hidden=[8,8,8]"], "two hidden"),
+        (["--set", "learning_rate=nan"], "learning_rate"),
+        (["--set", "epochs"], "key=value"),
+        (["--set", "preset=papers"], "paper"),
+        (["--set", "max_active=99"], "max_active"),
+        (["--resume"], "--out"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_bad_options_are_one_line(npz, tmp_path, capsys, arguments, word, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert word in error_of(capsys, ["run", npz, *arguments])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("toml", "word"),
+    [
+        ("nonsense", "TOML"),
+        ('[data]\nfeature = "digits"\n', "did you mean 'features'"),
+        ('[data]\nfeatures = "digits"\n[problem]\nobjective = ["accuracy"]\n', "did you mean 'objectives'"),
+        ('[data]\nfeatures = "digits"\n[heads]\nepochs = 1\n', "did you mean 'head'"),
+        ('[data]\nfeatures = "digits"\n[head]\nepochs = "many"\n', "head.epochs"),
+        ('[data]\nfeatures = "digits"\n[head]\nepochs = 1.5\n', "head.epochs"),
+        ('[data]\nfeatures = "digits"\n[search]\npop = 1\n', "search.pop"),
+        ('[data]\nfeatures = "gone.npz"\n', "gone.npz"),
+        ("seed = 1\n", "data"),
+        ('head = 3\n[data]\nfeatures = "digits"\n', "head"),
+    ],
+)
+def test_bad_problem_files_are_one_line(tmp_path, capsys, toml, word):
+    (tmp_path / "p.toml").write_text(toml)
+    assert word in error_of(capsys, ["run", tmp_path / "p.toml", "--out", tmp_path / "out"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_problem_and_missing_run(tmp_path, capsys):
+    assert "did you mean 'digits'" in error_of(capsys, ["run", "digit"])
+    assert "not found" in error_of(capsys, ["show", tmp_path / "no"])
+    assert "not found" in error_of(capsys, ["plot", tmp_path / "no"])
+
+
+def test_a_folder_with_another_run_is_refused_and_untouched(npz, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["run", str(npz), "--out", str(out), "--quiet", *QUICK]) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert "holds another run" in error_of(capsys, ["run", npz, "--out", out, *QUICK])
+    line = error_of(capsys, ["run", npz, "--out", out, *QUICK, "--resume", "--seed", "9", "--set", "epochs=4"])
+    assert "seed: 1 → 9" in line
+    assert "head.epochs: 3 → 4" in line
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_resume_with_changed_data_says_so(npz, small_features, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["run", str(npz), "--out", str(out), "--quiet", *QUICK]) == 0
+    x = np.array(small_features.X_train)
+    x[0, 0] += 1
+    bad_npz(npz, small_features, X_train=x)
+    assert "data" in error_of(capsys, ["run", npz, "--out", out, *QUICK, "--resume"])
+
+
+def test_resume_of_a_finished_run_writes_the_same(npz, tmp_path):
+    out = tmp_path / "out"
+    assert main(["run", str(npz), "--out", str(out), "--quiet", *QUICK]) == 0
+    before = (out / "front.csv").read_bytes()
+    (out / "front.csv").unlink()
+    assert main(["run", "--out", str(out), "--quiet", "--resume"]) == 0
+    assert (out / "front.csv").read_bytes() == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_one_line(npz, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "evaluations.journal").symlink_to("/dev/full")
+    line = error_of(capsys, ["run", npz, "--out", out, *QUICK, "--resume"])
+    assert "journal" in line
+
+
+def test_a_file_in_place_of_the_folder(npz, tmp_path, capsys):
+    (tmp_path / "out").write_text("mine")
+    assert "cannot be made" in error_of(capsys, ["run", npz, "--out", tmp_path / "out", *QUICK])
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_ctrl_c_writes_the_partial_front_and_exits_with_130(npz, tmp_path, monkeypatch, capsys):
+    from moevoprune.search.problem import PruningProblem
+
+    out = tmp_path / "out"
+    evaluate, calls = PruningProblem._evaluate, []
+
+    def interrupted(self, x, results, *args, **kwargs):
+        calls.append(len(x))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        evaluate(self, x, results, *args, **kwargs)
+
+    many = [*QUICK[:3], "5", *QUICK[4:]]
+    monkeypatch.setattr(PruningProblem, "_evaluate", interrupted)
+    assert main(["run", str(npz), "--out", str(out), *many]) == 130
+    assert "--resume" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == FILES
+    assert json.loads((out / "run.json").read_text())["interrupted"] is True
+    monkeypatch.undo()
+    assert main(["run", "--out", str(out), "--resume", "--quiet"]) == 0
+    assert main(["run", str(npz), "--out", str(tmp_path / "whole"), "--quiet", *many]) == 0
+    assert (out / "front.csv").read_bytes() == (tmp_path / "whole" / "front.csv").read_bytes()
+
+
+def test_settings_survive_toml(tmp_path):
+    raw = {"data": {"features": "digits"}, "head": {"preset": "paper"}}
+    set_value(raw, "max_active=7")
+    set_value(raw, "problem.objectives=['accuracy']")
+    config = parse_config(raw, "here")
+    (tmp_path / "c.toml").write_text(to_toml(config))
+    assert parse_config(read_toml(tmp_path / "c.toml"), "there") == config
+    with pytest.raises(InputError, match="known keys"):
+        set_value(raw, "zzzzzz=1")
+
+
+def test_python_m(monkeypatch, capsys):
+    import runpy
+
+    monkeypatch.setattr(sys, "argv", ["moevoprune", "problems"])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_module("moevoprune", run_name="__main__")
+    assert exit_.value.code == 0
+    assert "digits" in capsys.readouterr().out
