@@ -38,6 +38,7 @@ _SIZES = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, 25
 _DPI = 150
 _SMALL, _MEDIUM = 8.5, 10.0
 _CLOSE = 0.01
+_BEAM = 1000
 
 _TIGHT_LEGEND: dict[str, Any] = {"borderaxespad": 0.3, "columnspacing": 1.3, "handletextpad": 0.5}
 _NO_MEMBERS = "no members:\nthe search found no feasible mask"
@@ -46,8 +47,8 @@ _NO_MEMBERS = "no members:\nthe search found no feasible mask"
 def plot_front(front: Front, ax: Axes | None = None) -> Axes:
     """Draw the quality of the heads over their size.
 
-    Filled points are validation values of all members, of which those that no smaller or equal head beats are
-    joined by the staircase; hollow points are the same heads on the test rows, where the test metric is the
+    Filled points are validation values of all members; the staircase joins those that no head of their size or
+    smaller beats; hollow points are the same heads on the test rows, where the test metric is the
     objective drawn. Stars are the dense head.
 
     Parameters
@@ -79,19 +80,13 @@ def plot_front(front: Front, ax: Axes | None = None) -> Axes:
         drawstyle="steps-post",
         color=_BLUE,
         linewidth=1.5,
-        zorder=2,
+        marker="o",
+        markersize=5.5,
+        markeredgewidth=0,
+        zorder=4,
         label="best for its size",
     )
-    on_steps = np.isin(np.arange(len(front)), steps)
-    ax.scatter(
-        sizes,
-        values,
-        s=np.where(on_steps, 30.0, 15.0),
-        c=np.where(on_steps, _BLUE, _SKY).tolist(),
-        linewidths=0,
-        zorder=4,
-        label="validation",
-    )
+    ax.scatter(sizes, values, s=16, color=_SKY, linewidths=0, zorder=3, label="validation")
     if axis.name == front.test_metric:
         ax.scatter(
             sizes,
@@ -102,7 +97,7 @@ def plot_front(front: Front, ax: Axes | None = None) -> Axes:
             edgecolors=_VERMILLION,
             linewidths=0.8,
             alpha=0.75,
-            zorder=3,
+            zorder=2,
             label="test",
         )
     ax.scatter([front.n_bits], [dense], s=130, marker="*", color=_BLACK, zorder=6, label="dense, validation")
@@ -147,7 +142,7 @@ def plot_front(front: Front, ax: Axes | None = None) -> Axes:
     # room for labels above the stairs
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.2 * (high - low))
-    _place(ax, _labels(front, index, steps), shown, _corners(points[steps]))
+    _place(ax, _labels(front, index, steps), shown, _corners(points[steps]), dense)
     return ax
 
 
@@ -350,7 +345,7 @@ def plot_convergence(front: Front, ax: Axes | None = None) -> Axes:
     evaluations, volume = front.history.get("evaluations"), front.history.get("hypervolume")
     if evaluations is None or volume is None or len(evaluations) == 0:
         return _say(ax, "no history:\nno generation was finished")
-    _draw_history(ax, evaluations, volume, _BLUE, "o")
+    _draw_history(ax, evaluations, volume, _BLUE, "o", 5.5)
     ax.set_xlabel("evaluations", fontsize=_MEDIUM)
     ax.set_ylabel("hypervolume (share of the box)", color=_BLUE, fontsize=_MEDIUM)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -364,7 +359,7 @@ def plot_convergence(front: Front, ax: Axes | None = None) -> Axes:
     if best is None or not np.isfinite(best).any():
         return ax
     twin = ax.twinx()
-    _draw_history(twin, evaluations, best, _VERMILLION, "s")
+    _draw_history(twin, evaluations, best, _VERMILLION, "s", 3.5)
     twin.margins(y=0.08)
     _plain(twin)
     twin.set_ylabel(f"best {_directed(front, front.axes[0])}", color=_VERMILLION, fontsize=_MEDIUM)
@@ -445,10 +440,10 @@ def _style_bar(bar: Any, label: str) -> None:
     bar.outline.set_visible(False)
 
 
-def _draw_history(ax: Axes, evaluations: Values, column: Values, color: str, marker: str) -> None:
+def _draw_history(ax: Axes, evaluations: Values, column: Values, color: str, marker: str, size: float) -> None:
     # marks only where they can be told apart; a single generation would not show as a line
     marks = marker if len(evaluations) <= 40 else ""
-    ax.plot(evaluations, column, color=color, linewidth=1.8, marker=marks, markersize=4, clip_on=False)
+    ax.plot(evaluations, column, color=color, linewidth=1.8, marker=marks, markersize=size, clip_on=False)
 
 
 def _draw_scale(ax: Axes, column: int, axis: Axis, values: Values, front: Front) -> Values:
@@ -530,6 +525,8 @@ def _number(value: float) -> str:
     """Short text of a value: .803, 1.000, -.250, 27.1."""
     if not math.isfinite(value):
         return "n/a"
+    if 0 < abs(value) < 0.0005:
+        return f"{value:.1e}"
     text = f"{value:.3f}" if abs(value) < 10 else f"{value:,.4g}"
     return text.removeprefix("0") if text.startswith("0.") else text.replace("-0.", "-.", 1)
 
@@ -553,7 +550,7 @@ def _name(front: Front, axis: Axis) -> str:
 
 
 def _directed(front: Front, axis: Axis) -> str:
-    name = textwrap.shorten(_name(front, axis), 48, placeholder="...")
+    name = textwrap.shorten(_name(front, axis), 30, placeholder="...")
     return f"{name} ({'higher' if axis.maximise else 'lower'} is better)"
 
 
@@ -601,14 +598,17 @@ def _role(words: list[str]) -> str:
     return ", ".join(word for word in words if not (word.startswith("within") and "best" in words))
 
 
-def _place(ax: Axes, labels: Sequence[_Label], points: Values, line: Values) -> None:
-    """Annotate points so that labels cover neither each other nor, where there is room, points and line."""
+def _place(ax: Axes, labels: Sequence[_Label], points: Values, line: Values, level: float) -> None:
+    """Annotate points so that labels cover neither each other nor, where there is room, points and lines."""
     figure: Any = ax.figure
     # the layout has to be settled: places are tried in pixels
     figure.figure.draw_without_rendering()
     pixel = figure.figure.dpi / 72.0
     to_pixels = ax.transData.transform
-    obstacles = np.concatenate([to_pixels(points), _sample(to_pixels(line), 4 * pixel)])
+    reference = to_pixels([[x, level] for x in ax.get_xlim()])
+    obstacles = np.concatenate(
+        [to_pixels(points), _sample(to_pixels(line), 4 * pixel), _sample(reference, 12 * pixel)]
+    )
     anchors = to_pixels(np.array([[label.x, label.y] for label in labels]))
     offers = [
         _offers(anchor, _extent(ax, label.text), obstacles, anchors, ax.bbox, pixel)
@@ -712,24 +712,19 @@ def _offers(
 
 
 def _choose(offers: Sequence[Sequence[tuple[float, _Place]]], pad: float) -> list[_Place]:
-    """Choose one of its offered places for every label: of greedy choices in all orders, the cheapest."""
-    numbers = range(len(offers))
+    """Choose one of its offered places for every label, together the cheapest, by beam search."""
     alone = [np.array([cost for cost, _ in offer]) for offer in offers]
-    pairs: dict[tuple[int, int], Values] = {}
-    for i, j in itertools.combinations(numbers, 2):
-        pairs[i, j] = np.array([[_clash(a, b, pad) for _, b in offers[j]] for _, a in offers[i]])
-        pairs[j, i] = pairs[i, j].T
-    least, best = math.inf, dict.fromkeys(numbers, 0)
-    for order in itertools.permutations(numbers):
-        chosen: dict[int, int] = {}
-        total = 0.0
-        for i in order:
-            costs = alone[i] + sum((pairs[j, i][taken] for j, taken in chosen.items()), np.zeros(len(alone[i])))
-            chosen[i] = int(np.argmin(costs))
-            total += float(costs[chosen[i]])
-        if total < least:
-            least, best = total, chosen
-    return [offers[i][best[i]][1] for i in numbers]
+    # one row per partial choice, best first
+    chosen, totals = np.zeros((1, 0), dtype=np.int64), np.zeros(1)
+    for i, offer in enumerate(offers):
+        costs = totals[:, None] + alone[i]
+        for j in range(i):
+            clashes = np.array([[_clash(a, b, pad) for _, b in offer] for _, a in offers[j]])
+            costs = costs + clashes[chosen[:, j]]
+        kept = np.argsort(costs, axis=None, kind="stable")[:_BEAM]
+        rows, columns = np.unravel_index(kept, costs.shape)
+        chosen, totals = np.column_stack([chosen[rows], columns]), costs[rows, columns]
+    return [offers[i][place][1] for i, place in enumerate(chosen[0])]
 
 
 def _clash(one: _Place, other: _Place, pad: float) -> float:

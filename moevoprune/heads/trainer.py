@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -12,15 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from moevoprune.errors import InputError
 from moevoprune.heads.batches import BatchPlan, n_steps
+from moevoprune.heads.device import reproducible, resolve_device
 from moevoprune.heads.encodings import HeadMask, HeadShape
 from moevoprune.heads.layers import DenseLayer, DualLayer, FirstLayer, GatheredLayer
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.start import StartWeights
 from moevoprune.heads.stopping import EarlyStop, monitor_split
 
-__all__ = ["TRAINER_VERSION", "Form", "HeadStack", "PopulationTrainer", "resolve_device"]
+__all__ = ["TRAINER_VERSION", "Form", "HeadStack", "PopulationTrainer"]
 
 # part of a fitness's identity: raise it with any change that alters trained weights
 TRAINER_VERSION = 1
@@ -33,48 +32,6 @@ Rows = npt.NDArray[np.int64]
 _PASS_COST = 9.0
 # the Gram matrix must fit comfortably on every device, and the choice must not depend on free memory
 _LARGEST_GRAM_BYTES = 2**30
-
-
-def resolve_device(device: str) -> torch.device:
-    """Turn ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"`` into a device.
-
-    Raises
-    ------
-    InputError
-        The name is no device, or the device is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        resolved = None
-    if resolved is None or resolved.type not in ("cpu", "cuda"):
-        raise InputError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N")
-    if resolved.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count <= (resolved.index or 0):
-            raise InputError(f"device {device!r} is not available ({count} CUDA devices here): use auto or cpu")
-    return resolved
-
-
-@contextmanager
-def _reproducible(device: torch.device) -> Iterator[None]:
-    """One thread on CPU, so that results do not depend on the thread count, and full float32 on CUDA."""
-    threads = torch.get_num_threads()
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-    try:
-        if device.type == "cpu":
-            torch.set_num_threads(1)
-        else:
-            torch.backends.cuda.matmul.allow_tf32 = False
-        with torch.no_grad():
-            yield
-    finally:
-        if device.type == "cpu":
-            torch.set_num_threads(threads)
-        else:
-            torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +169,7 @@ class PopulationTrainer:
         """
         fold_groups = self._fold_groups(row_sets)
         for group in self._individual_groups(masks, len(row_sets)):
-            with _reproducible(self.device):
+            with reproducible(self.device):
                 stacks = self._fit_group(group, row_sets, fold_groups)
             yield from stacks
 

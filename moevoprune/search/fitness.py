@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moevoprune.features.feature_set import FeatureSet
 from moevoprune.features.folds import make_folds, training_part
+from moevoprune.heads.device import reproducible
 from moevoprune.heads.encodings import HeadMask, HeadShape, make_encoding
 from moevoprune.heads.head import TrainedHead
 from moevoprune.heads.scaling import Scaling
@@ -113,8 +114,9 @@ class FitnessEvaluator:
         """
         masks = [self.encoding.decode(row) for row in bits]
         for row, stack in zip(bits, self.trainer.fit(masks, self.folds.train), strict=True):
-            candidate = self._candidate(stack, int(self.encoding.count_active(row)))
-            values = np.array([objective(candidate) for objective in self.objectives])
+            with reproducible(self.device):
+                candidate = self._candidate(stack, int(self.encoding.count_active(row)))
+                values = np.array([objective(candidate) for objective in self.objectives])
             yield values, not candidate.finite
 
     def train_final(self, bits: Bits) -> Iterator[TrainedHead]:
@@ -154,7 +156,8 @@ class FitnessEvaluator:
     def _hidden_of_dense_head(self) -> list[Tensor]:
         mask = self.encoding.decode(self.encoding.dense())
         (stack,) = self.trainer.fit([mask], self.folds.train)
-        return [stack.forward(rows, fold)[1] for fold, rows in enumerate(self._validation)]
+        with reproducible(self.device):
+            return [stack.forward(rows, fold)[1] for fold, rows in enumerate(self._validation)]
 
     def _candidate(self, stack: HeadStack, active: int) -> Candidate:
         inputs = torch.from_numpy(stack.mask.inputs).to(self.device)

@@ -1,0 +1,393 @@
+"""Figures: what is drawn, told by the artists, not by pixels."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from moevoprune.errors import InputError
+from moevoprune.fronts import plots
+from moevoprune.fronts.front import Axis, Front
+from moevoprune.fronts.plots import (
+    plot_convergence,
+    plot_front,
+    plot_front_3d,
+    plot_parallel,
+    save_figures,
+)
+from moevoprune.heads.head import TrainedHead
+
+AXES = (Axis("accuracy", True), Axis("active_neurons", False), Axis("cka", True), Axis("cka:dense", True))
+FILES = ["front.png", "front3d.png", "parallel.png", "convergence.png"]
+HEAD = TrainedHead(
+    task="classification",
+    n_features=1,
+    inputs=np.array([0]),
+    weights=(np.ones((1, 2), np.float32),),
+    biases=(None,),
+    mean=np.zeros(1, np.float32),
+    scale=np.ones(1, np.float32),
+)
+
+
+def make_front(n=20, n_obj=3, n_bits=128, low=1, **changes):
+    """Accuracy and CKA rise with size, with some noise; members need not be non-dominated."""
+    rng = np.random.default_rng(n)
+    active = np.sort(rng.integers(low, n_bits + 1, n))
+    share = active / n_bits
+    values = np.column_stack(
+        [0.3 + 0.6 * share**0.3 - 0.05 * rng.random(n), share, 0.5 + 0.3 * share + 0.1 * rng.random(n), share**2]
+    )[:, :n_obj]
+    up = np.array([axis.maximise for axis in AXES[:n_obj]])
+    generations = np.arange(1.0, 6.0)
+    front = Front(
+        axes=AXES[:n_obj],
+        encoding="neurons",
+        masks=np.arange(n_bits) < active[:, None],
+        active=active,
+        values=values,
+        F=np.where(up, 1 - values, values),
+        ideal=np.zeros(n_obj),
+        corner=np.ones(n_obj),
+        heads=(HEAD,) * n,
+        test_metric="accuracy",
+        test=values[:, 0] + 0.02 * rng.normal(size=n),
+        dense_values=np.array([0.9, 1.0, 0.85, 1.0])[:n_obj],
+        dense_test=0.91,
+        dense_head=HEAD,
+        history={
+            "number": generations,
+            "evaluations": 20 * generations,
+            "hypervolume": 0.7 - 0.3 / generations,
+            "best": 0.9 - 0.1 / generations,
+        },
+        class_names=("$a$", "b_c"),
+    )
+    return replace(front, **changes)
+
+
+def constant_front():
+    return make_front(values=np.full((20, 3), 0.5), F=np.full((20, 3), 0.5), dense_values=np.full(3, 0.5))
+
+
+def regression_front():
+    front = make_front(axes=(Axis("mse", False), *AXES[1:3]), encoding="features+neurons", test_metric="r2")
+    errors = 300 * front.F[:, :1]
+    return replace(
+        front,
+        values=np.hstack([errors, front.values[:, 1:]]),
+        F=np.hstack([errors, front.F[:, 1:]]),
+        dense_values=np.array([40.0, 1.0, 0.8]),
+    )
+
+
+EDGES = {
+    "empty": make_front(0),
+    "one": make_front(1),
+    "two": make_front(2),
+    "many": make_front(300, n_bits=4096, encoding="connections"),
+    "constant": constant_front(),
+    "full": make_front(3, low=128),
+    "no active bit": make_front(low=0, active=np.arange(20)),
+    "one bit": make_front(1, n_bits=1),
+    "four": make_front(n_obj=4),
+    "regression": regression_front(),
+    "no history": make_front(history={}),
+    "empty history": make_front(history={key: np.zeros(0) for key in ("evaluations", "hypervolume", "best")}),
+    "nothing feasible": make_front(
+        history={
+            "evaluations": np.array([20.0]),
+            "hypervolume": np.array([0.0]),
+            "best": np.array([np.nan]),
+        }
+    ),
+    "test unknown": make_front(test=np.full(20, np.nan), dense_test=float("nan")),
+    "odd names": make_front(axes=(Axis("my_$cost", True), Axis("x" * 90, False), Axis("_a$b$ {", True))),
+}
+
+
+def by_label(ax):
+    return {handle.get_label(): handle for handle in ax.get_legend_handles_labels()[0]}
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+# --- all figures -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_every_front_can_be_drawn(name, tmp_path, monkeypatch):
+    # few pixels: only whether it works, and without a warning
+    monkeypatch.setattr(plots, "_DPI", 30)
+    assert [path.name for path in save_figures(EDGES[name], tmp_path)] == FILES
+
+
+@pytest.mark.parametrize("n_obj", [1, 2])
+def test_save_figures_writes_what_it_returns(tmp_path, n_obj):
+    folder = tmp_path / "run" / "figures"
+    paths = save_figures(make_front(n_obj=n_obj), folder)
+    assert [path.name for path in paths] == ["front.png", "parallel.png", "convergence.png"]
+    assert sorted(folder.iterdir()) == sorted(paths)
+
+
+def test_same_front_same_bytes(tmp_path):
+    for first, second in zip(
+        save_figures(make_front(), tmp_path / "a"), save_figures(make_front(), tmp_path / "b"), strict=True
+    ):
+        data = first.read_bytes()
+        assert data == second.read_bytes()
+        for chunk in (b"tEXt", b"iTXt", b"tIME", b"Software"):
+            assert chunk not in data
+
+
+def test_no_global_state_is_touched(tmp_path):
+    # read as a plain dict: asking RcParams itself for the backend would choose one
+    before = dict(dict.items(matplotlib.rcParams))
+    managers = len(Gcf.get_all_fig_managers())
+    save_figures(make_front(), tmp_path)
+    assert dict(dict.items(matplotlib.rcParams)) == before
+    assert len(Gcf.get_all_fig_managers()) == managers
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be made"):
+        save_figures(make_front(), tmp_path / "file" / "figures")
+
+
+@pytest.mark.parametrize("draw", [plot_front, plot_parallel, plot_convergence])
+def test_given_axes_are_drawn_on(draw):
+    ax = Figure().add_subplot()
+    assert draw(make_front(), ax) is ax
+    assert ax.lines
+
+
+@pytest.mark.parametrize("draw", [plot_front, plot_front_3d, plot_parallel])
+def test_front_without_members_says_so(draw):
+    ax = draw(make_front(0))
+    assert any("no members" in text for text in texts(ax))
+    assert not ax.collections
+
+
+# --- plot_front ------------------------------------------------------------------------------------------------
+
+
+def test_front_shows_all_members_and_the_dense_head():
+    front = make_front(40)
+    artists = by_label(plot_front(front))
+    np.testing.assert_array_equal(
+        artists["validation"].get_offsets(), np.column_stack([front.active, front.values[:, 0]])
+    )
+    np.testing.assert_array_equal(artists["test"].get_offsets(), np.column_stack([front.active, front.test]))
+    np.testing.assert_array_equal(artists["dense, validation"].get_offsets(), [[128, 0.9]])
+    np.testing.assert_array_equal(artists["dense, test"].get_offsets(), [[128, 0.91]])
+    knee = front.knee()
+    np.testing.assert_array_equal(artists["knee"].get_offsets(), [[front.active[knee], front.values[knee, 0]]])
+
+
+@pytest.mark.parametrize("front", [make_front(40), regression_front()], ids=["maximised", "minimised"])
+def test_staircase_is_what_no_other_member_beats(front):
+    size, loss = front.active, front.F[:, 0]
+    expected = {
+        (size[i], front.values[i, 0])
+        for i in range(len(front))
+        if not any(
+            size[j] <= size[i] and loss[j] <= loss[i] and (size[j] < size[i] or loss[j] < loss[i])
+            for j in range(len(front))
+        )
+    }
+    line = by_label(plot_front(front))["best for its size"]
+    assert line.get_drawstyle() == "steps-post"
+    assert (np.diff(line.get_xdata()) > 0).all()
+    assert set(zip(line.get_xdata(), line.get_ydata(), strict=True)) == expected
+
+
+def test_labels_name_members_and_their_values():
+    front = make_front(2, active=np.array([1, 12]))
+    front = replace(front, values=np.array([[0.5, 0.1, 0.6], [0.8034, 0.3, 0.7]]))
+    front = replace(front, F=np.array([[0.5, 0.1, 0.4], [0.1966, 0.3, 0.3]]))
+    assert texts(plot_front(front)) == [
+        "knee, best: 12 neurons, .803",
+        "smallest: 1 neuron, .500",
+        "dense: 128 neurons, .900",
+    ]
+
+
+def test_smallest_member_near_the_best_is_labelled():
+    front = make_front(3, active=np.array([2, 30, 90]))
+    scores = np.array([0.4, 0.893, 0.9])
+    values = np.column_stack([scores, front.active / 128, [0.5, 0.5, 0.9]])
+    front = replace(front, values=values, F=np.column_stack([1 - scores, values[:, 1], 1 - values[:, 2]]))
+    assert any("within .01 of best" in text and "30 neurons, .893" in text for text in texts(plot_front(front)))
+
+
+@pytest.mark.parametrize("name", ["many", "constant", "regression", "four", "two", "one"])
+def test_labels_stay_inside_and_do_not_overlap(name):
+    ax = plot_front(EDGES[name])
+    ax.figure.draw_without_rendering()
+    # the extent of an annotation takes in its leader, that of its text does not
+    boxes = [matplotlib.text.Text.get_window_extent(text) for text in ax.texts]
+    assert len(boxes) >= 2
+    for box in boxes:
+        assert ax.bbox.x0 <= box.x0
+        assert box.x1 <= ax.bbox.x1 + 1
+        assert ax.bbox.y0 <= box.y0
+        assert box.y1 <= ax.bbox.y1 + 1
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+
+
+@pytest.mark.parametrize(
+    ("low", "scale"), [(1, "log"), (12, "log"), (13, "linear"), (128, "linear"), (0, "linear")]
+)
+def test_sizes_are_logarithmic_from_a_decade_on(low, scale):
+    ax = plot_front(make_front(3, active=np.array([low, 128, 128])))
+    assert ax.get_xscale() == scale
+
+
+def test_test_values_are_left_out_where_they_are_of_another_metric():
+    ax = plot_front(regression_front())
+    assert ax.get_ylabel() == "mse (lower is better)"
+    assert ax.get_xlabel() == "active bits"
+    assert not {"test", "dense, test"} & set(by_label(ax))
+
+
+def test_size_as_first_objective_is_not_drawn_over_itself():
+    front = make_front()
+    front = replace(
+        front,
+        axes=(AXES[1], AXES[0]),
+        values=front.values[:, [1, 0]],
+        F=front.F[:, [1, 0]],
+        dense_values=front.dense_values[[1, 0]],
+    )
+    ax = plot_front(front)
+    assert ax.get_ylabel() == "accuracy (higher is better)"
+    np.testing.assert_array_equal(by_label(ax)["validation"].get_offsets()[:, 1], front.values[:, 1])
+
+
+# --- plot_front_3d ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_obj", [3, 4])
+def test_space_has_the_first_three_objectives(n_obj):
+    front = make_front(n_obj=n_obj, low=20)
+    ax = plot_front_3d(front)
+    labels = [ax.get_zlabel(), ax.get_xlabel(), ax.get_ylabel()]
+    assert labels == [
+        "accuracy (higher is better)",
+        "share of active neurons (lower is better)",
+        "cka (higher is better)",
+    ]
+    x, y, z = next(c for c in ax.collections if c.get_array() is not None)._offsets3d
+    np.testing.assert_array_equal(np.column_stack([z, x, y]), front.values[:, :3])
+    x, y, z = by_label(ax)["dense head: 128 neurons"]._offsets3d
+    np.testing.assert_array_equal([*z, *x, *y], front.dense_values[:3])
+
+
+def test_space_has_the_logarithm_of_sizes_over_more_than_a_decade():
+    front = make_front(active=np.arange(1, 21))
+    shares = front.active / 128
+    front = replace(front, values=np.column_stack([front.values[:, 0], shares, front.values[:, 2]]))
+    ax = plot_front_3d(front)
+    points = next(c for c in ax.collections if c.get_array() is not None)
+    np.testing.assert_allclose(10.0 ** np.asarray(points._offsets3d[0]), shares)
+    np.testing.assert_array_equal(points.get_array(), front.values[:, 2])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [".01", ".1", "1"]
+
+
+def test_space_needs_three_objectives_and_space():
+    with pytest.raises(InputError, match="needs three objectives"):
+        plot_front_3d(make_front(n_obj=2))
+    with pytest.raises(InputError, match="projection='3d'"):
+        plot_front_3d(make_front(), Figure().add_subplot())
+    space = Figure().add_subplot(projection="3d")
+    assert plot_front_3d(make_front(), space) is space
+
+
+# --- plot_parallel ---------------------------------------------------------------------------------------------
+
+
+def test_parallel_has_a_line_per_member_better_upwards():
+    front = make_front()
+    ax = plot_parallel(front)
+    lines = next(c for c in ax.collections if isinstance(c, LineCollection))
+    heights = np.array([segment[:, 1] for segment in lines.get_segments()])
+    assert heights.shape == (20, 4)
+    # the smallest are drawn last, on top
+    order = np.argsort(-front.active, kind="stable")
+    np.testing.assert_array_equal(lines.get_array(), front.active[order])
+    dense = np.append(front.dense_values, front.dense_test)
+    table = np.column_stack([front.values, front.test])
+    goodness = np.where([True, False, True, True], 1, -1)
+    low, high = (
+        np.minimum((table * goodness).min(axis=0), dense * goodness),
+        np.maximum((table * goodness).max(axis=0), dense * goodness),
+    )
+    np.testing.assert_allclose(heights, ((table * goodness - low) / (high - low))[order], atol=1e-12)
+    drawn = by_label(ax)
+    np.testing.assert_allclose(
+        drawn["dense head: 128 neurons"].get_ydata(), (dense * goodness - low) / (high - low)
+    )
+    knee = front.knee()
+    assert f"knee: {front.active[knee]} neurons" in drawn
+
+
+def test_parallel_prints_the_real_ends_of_every_axis():
+    front = make_front()
+    ax = plot_parallel(front)
+    placed = {(round(text.get_position()[0]), text.get_position()[1] > 0.5): text.get_text() for text in ax.texts}
+    assert placed[1, False] == "1.000"
+    assert float(placed[1, True]) == pytest.approx(front.values[:, 1].min(), abs=0.0005)
+    assert float(placed[0, True]) == pytest.approx(max(front.values[:, 0].max(), 0.9), abs=0.0005)
+    assert float(placed[0, False]) == pytest.approx(front.values[:, 0].min(), abs=0.0005)
+    names = [tick.get_text() for tick in ax.get_xticklabels()]
+    assert names[0] == "accuracy\n(higher is better)"
+    assert names[-1] == "test accuracy\n(higher is better)"
+
+
+def test_parallel_puts_a_constant_objective_in_the_middle():
+    ax = plot_parallel(constant_front())
+    assert texts(ax)[:3] == ["all .500"] * 3
+    np.testing.assert_array_equal(by_label(ax)["dense head: 128 neurons"].get_ydata()[:3], 0.5)
+
+
+# --- plot_convergence ------------------------------------------------------------------------------------------
+
+
+def test_convergence_shows_hypervolume_and_best_value():
+    front = make_front()
+    ax = plot_convergence(front)
+    volume, twin = ax, next(other for other in ax.figure.axes if other is not ax)
+    np.testing.assert_array_equal(volume.lines[0].get_xdata(), front.history["evaluations"])
+    np.testing.assert_array_equal(volume.lines[0].get_ydata(), front.history["hypervolume"])
+    np.testing.assert_array_equal(twin.lines[0].get_ydata(), front.history["best"])
+    assert twin.get_ylabel() == "best accuracy (higher is better)"
+
+
+def test_single_generation_shows_as_a_point():
+    front = make_front()
+    ax = plot_convergence(replace(front, history={key: column[:1] for key, column in front.history.items()}))
+    assert ax.lines[0].get_marker() == "o"
+
+
+@pytest.mark.parametrize("name", ["no history", "empty history"])
+def test_convergence_without_history_says_so(name):
+    ax = plot_convergence(EDGES[name])
+    assert "no history" in ax.texts[0].get_text()
+    assert len(ax.figure.axes) == 1
+
+
+def test_best_value_is_left_out_while_nothing_is_feasible():
+    ax = plot_convergence(EDGES["nothing feasible"])
+    assert len(ax.figure.axes) == 1
+    assert len(ax.lines) == 1
