@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from moevoprune.errors import InputError, nearest
 from moevoprune.files import atomic_path, write_text
 from moevoprune.heads.head import TrainedHead
-from moevoprune.search.archive import hypervolume
+from moevoprune.search.archive import hypervolume, non_dominated
 
 __all__ = ["Axis", "Front"]
 
@@ -150,6 +150,51 @@ class Front:
     def hypervolume(self) -> float:
         """Share of the box between ideal and corner that the front dominates, on validation values."""
         return hypervolume(self.F, self.corner) / float(np.prod(self.corner - self.ideal))
+
+    @classmethod
+    def merge(cls, fronts: Sequence[Front]) -> Front:
+        """Merge the fronts of several runs on one problem: the papers' "super Pareto front".
+
+        Kept are the members that no member of any front dominates; of members with equal losses the first.
+        Every run measured its members on its own folds, so a merged front flatters itself a little more than a
+        single one; test scores do not take part in the choice. The dense head's scores are the runs' means, its
+        weights are the first run's. The merged front has no history.
+
+        Parameters
+        ----------
+        fronts
+            At least one; all with the same encoding, objectives and number of bits.
+
+        Raises
+        ------
+        InputError
+            There is none, or they are fronts of different problems.
+        """
+        if not fronts:
+            raise InputError("there is no front to merge: give at least one")
+        first = fronts[0]
+        for other in fronts[1:]:
+            if (other.axes, other.encoding, other.n_bits) != (first.axes, first.encoding, first.n_bits):
+                raise InputError("fronts of different encodings, objectives or numbers of bits cannot be merged")
+        losses = np.concatenate([front.F for front in fronts])
+        kept = non_dominated(losses)
+        active = np.concatenate([front.active for front in fronts])
+        kept = kept[np.argsort(active[kept], kind="stable")]
+        heads = [head for front in fronts for head in front.heads]
+        return replace(
+            first,
+            masks=np.concatenate([front.masks for front in fronts])[kept],
+            active=active[kept],
+            values=np.concatenate([front.values for front in fronts])[kept],
+            F=losses[kept],
+            ideal=np.min([front.ideal for front in fronts], axis=0),
+            corner=np.max([front.corner for front in fronts], axis=0),
+            heads=tuple(heads[i] for i in kept),
+            test=np.concatenate([front.test for front in fronts])[kept],
+            dense_values=np.mean([front.dense_values for front in fronts], axis=0),
+            dense_test=float(np.mean([front.dense_test for front in fronts])),
+            history={},
+        )
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One plain dictionary per member and one for the dense head, sorted by active bits."""

@@ -10,7 +10,7 @@ from pymoo.indicators.hv import HV
 
 from moevoprune.errors import InputError
 
-__all__ = ["ParetoArchive", "hypervolume"]
+__all__ = ["ParetoArchive", "hypervolume", "non_dominated"]
 
 # Offers are taken in chunks, so that comparing a whole journal with itself needs little memory.
 _CHUNK = 256
@@ -163,6 +163,27 @@ def _no_worse(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDA
     for column_a, column_b in zip(a.T, b.T, strict=True):
         result &= column_a[:, None] <= column_b[None, :]
     return result
+
+
+def non_dominated(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Find the rows that no other row dominates; of equal rows the first.
+
+    Parameters
+    ----------
+    losses : float array of shape (n, n_obj)
+        Smaller is better.
+
+    Returns
+    -------
+    int array of shape (n_front,)
+        Row numbers, ascending.
+    """
+    archive = np.zeros(0, dtype=np.int64)
+    for start in range(0, len(losses), _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, len(losses)))
+        staying, entering = _merge(losses[archive], losses[rows])
+        archive = np.concatenate([archive[staying], rows[entering]])
+    return archive
 
 
 def hypervolume(losses: npt.NDArray[np.float64], corner: npt.NDArray[np.float64]) -> float:

@@ -124,3 +124,23 @@ def test_a_front_of_neurons_counts_units(small_features):
     for member, head in enumerate(front.heads):
         assert head.widths[0] == 14
         assert sum(head.widths[1:-1]) == front.active[member]
+
+
+def test_merged_fronts_hold_what_no_other_run_dominates(small_features, quick_head, front):
+    other = evolve(PruningProblem(small_features, head=quick_head, cv=3, seed=2), pop_size=10, n_gen=3, seed=2)
+    merged = Front.merge([front, other])
+    together = np.concatenate([front.F, other.F])
+    for losses in together:
+        beaten = (merged.F <= losses).all(axis=1) & (merged.F < losses).any(axis=1)
+        assert beaten.any() or (merged.F == losses).all(axis=1).any()
+    for losses in merged.F:
+        assert not ((together <= losses).all(axis=1) & (together < losses).any(axis=1)).any()
+    assert merged.hypervolume() >= max(front.hypervolume(), other.hypervolume()) - 1e-12
+    for member, head in enumerate(merged.heads):
+        np.testing.assert_array_equal(head.inputs, np.flatnonzero(merged.masks[member]))
+    assert merged.dense_test == pytest.approx((front.dense_test + other.dense_test) / 2)
+    with pytest.raises(InputError, match="at least one"):
+        Front.merge([])
+    neurons = evolve(PruningProblem(small_features, "neurons", head=quick_head, cv=3), pop_size=4, n_gen=1)
+    with pytest.raises(InputError, match="different"):
+        Front.merge([front, neurons])

@@ -73,8 +73,23 @@ def _regression_targets() -> Array:
 
 
 def head_settings(hidden: tuple[int, ...], **changes: Any) -> HeadSettings:
-    usual = {"hidden": hidden, "epochs": 50, "batch_size": BATCH, "learning_rate": 0.02, "schedule": "constant"}
-    return HeadSettings.preset("default", **{**usual, **changes})
+    """Settings written out in full, so that no change of a default moves these tests."""
+    usual = {
+        "hidden": hidden,
+        "bias": True,
+        "start": "active",
+        "optimiser": "sgd",
+        "learning_rate": 0.02,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 0.0,
+        "learning_rate_decay": 0.0,
+        "schedule": "constant",
+        "epochs": 50,
+        "batch_size": BATCH,
+        "early_stop": "none",
+    }
+    return HeadSettings(**{**usual, **changes})
 
 
 def mask_of(encoding: Encoding, n_active: int) -> HeadMask:

@@ -62,7 +62,18 @@ def trained(
 ) -> tuple[TrainedHead, HeadStack, Scaling, Array]:
     features, targets = task_rows(task)
     scaling = Scaling.fit(features, targets, standardise)
-    training = HeadSettings(hidden=hidden, bias=bias, standardise=standardise, epochs=8, learning_rate=0.002)
+    # raw targets of a hundred and more want small steps
+    rate = 0.02 if standardise or task == "classification" else 1e-5
+    training = HeadSettings(
+        hidden=hidden,
+        bias=bias,
+        start="active",
+        standardise=standardise,
+        learning_rate=rate,
+        momentum=0.5,
+        epochs=8,
+        batch_size=16,
+    )
     shape = HeadShape(N_FEATURES, hidden, 3 if task == "classification" else 2)
     encoded = make_encoding(encoding, shape)
     bits = np.zeros(encoded.n_bits, dtype=np.bool_)
@@ -167,6 +178,25 @@ def test_incomplete_arrays_are_refused(missing: str) -> None:
         ("inputs", lambda a: a[::-1]),
         ("inputs", lambda a: np.full_like(a, a[0])),
     ],
+    ids=[
+        "one input missing",
+        "inputs beyond the features",
+        "negative inputs",
+        "mean too short",
+        "scale of two dimensions",
+        "weight0 lacks a row",
+        "weight0 lacks a column",
+        "weight0 of three dimensions",
+        "weight1 transposed",
+        "bias0 too short",
+        "bias1 of two dimensions",
+        "no features",
+        "empty n_features",
+        "weight1 of one dimension",
+        "inputs a bare number",
+        "inputs not sorted",
+        "inputs repeated",
+    ],
 )
 def test_damaged_arrays_are_refused(name: str, damage: Callable[[Array], Array]) -> None:
     arrays: dict[str, Any] = classifier()[0].to_arrays()
@@ -183,6 +213,7 @@ def test_damaged_arrays_are_refused(name: str, damage: Callable[[Array], Array])
         ("target_mean", lambda a: a[:-1]),
         ("target_scale", lambda a: a[:, None]),
     ],
+    ids=["no mean", "no scale", "mean too short", "scale of two dimensions"],
 )
 def test_damaged_target_scales_are_refused(name: str, damage: Callable[[Array], Array] | None) -> None:
     head = trained("regression", (7,), "features", 5, True, True)[0]
