@@ -334,9 +334,9 @@ class _Heads:
             if track:
                 count += step.real.sum(1)
             for layer, hidden in zip(reversed(upper), reversed(activations), strict=True):
-                below = layer.backward(gradient)
+                below = layer.backward(gradient, hidden)
                 layer.step(hidden, gradient, rate)
-                gradient = torch.ops.aten.threshold_backward(below, hidden[..., : layer.n_inputs], 0.0)
+                gradient = below
             first.step(rows, gradient, rate)
         return total / count
 
@@ -354,7 +354,7 @@ class _Heads:
     def _buffer(self, batch: int, layer: DenseLayer) -> Tensor:
         key = (id(layer), batch)
         if key not in self._buffers:
-            self._buffers[key] = layer.state.new_ones(self._n_heads, batch, layer.state.shape[1])
+            self._buffers[key] = layer.state.new_ones(self._n_heads, batch, layer.width)
         return self._buffers[key]
 
     def _monitor(self, monitor_rows: list[Rows]) -> Tensor:
