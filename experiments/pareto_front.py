@@ -40,7 +40,7 @@ def one_front(source: str, seed: int, folder: Path, arguments: argparse.Namespac
 def table(fronts: dict[str, Front]) -> str:
     """Markdown table of the fronts."""
     lines = [
-        "| front | members | hypervolume (validation) | best test | at active | knee test | at active | dense test |",
+        "| front | members | hypervolume (validation) | best, test | active | knee, test | active | dense, test |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, front in fronts.items():

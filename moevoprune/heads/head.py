@@ -133,13 +133,12 @@ class TrainedHead:
             biases[-1] = last_bias * self.target_scale + self.target_mean
         modules: list[torch.nn.Module] = []
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            # made empty: the default start would draw from torch's global generator
-            linear = torch.nn.Linear(weight.shape[0], weight.shape[1], bias is not None, device="meta").to_empty(
-                device="cpu"
-            )
-            linear.weight.data = torch.from_numpy(np.ascontiguousarray(weight.T))
+            # made without content: the default start would draw from torch's global generator
+            linear = torch.nn.Linear(1, 1, bias is not None, device="meta")
+            linear.in_features, linear.out_features = weight.shape
+            linear.weight = torch.nn.Parameter(torch.from_numpy(np.ascontiguousarray(weight.T)))
             if bias is not None:
-                linear.bias.data = torch.from_numpy(bias.copy())
+                linear.bias = torch.nn.Parameter(torch.from_numpy(bias.copy()))
             modules.append(linear)
             if layer < len(weights) - 1:
                 modules.append(torch.nn.ReLU())
@@ -171,38 +170,23 @@ class TrainedHead:
         InputError
             An array is missing or the shapes do not fit together.
         """
-        try:
-            layers = range(sum(name.startswith("weight") for name in arrays))
-            head = cls(
-                task="regression" if "target_mean" in arrays else "classification",
-                n_features=int(arrays["n_features"][0]),
-                inputs=arrays["inputs"].astype(np.int64),
-                weights=tuple(arrays[f"weight{i}"].astype(np.float32) for i in layers),
-                biases=tuple(
-                    arrays[f"bias{i}"].astype(np.float32) if f"bias{i}" in arrays else None for i in layers
-                ),
-                mean=arrays["mean"].astype(np.float32),
-                scale=arrays["scale"].astype(np.float32),
-                target_mean=_optional(arrays, "target_mean"),
-                target_scale=_optional(arrays, "target_scale"),
-            )
-        except KeyError as error:
-            raise InputError(f"a stored head lacks the array {error}: the file is incomplete") from None
-        head._check()
-        return head
-
-    def _check(self) -> None:
-        widths = self.widths
-        fits = len(self.weights) > 0 and all(
-            w.ndim == 2 and w.shape[0] == width for w, width in zip(self.weights, widths[:-1], strict=True)
+        missing = {"n_features", "inputs", "mean", "scale", "weight0"} - set(arrays)
+        if missing:
+            raise InputError(f"a stored head lacks the array {sorted(missing)[0]!r}: the file is incomplete")
+        n_layers = sum(name.startswith("weight") for name in arrays)
+        weights = [_float32(arrays, f"weight{i}") for i in range(n_layers)]
+        _check_arrays(arrays, weights)
+        return cls(
+            task="regression" if "target_mean" in arrays else "classification",
+            n_features=int(arrays["n_features"][0]),
+            inputs=arrays["inputs"].astype(np.int64),
+            weights=tuple(weight for weight in weights if weight is not None),
+            biases=tuple(_float32(arrays, f"bias{i}") for i in range(n_layers)),
+            mean=arrays["mean"].astype(np.float32),
+            scale=arrays["scale"].astype(np.float32),
+            target_mean=_float32(arrays, "target_mean"),
+            target_scale=_float32(arrays, "target_scale"),
         )
-        fits = fits and all(
-            b is None or b.shape == (w.shape[1],) for w, b in zip(self.weights, self.biases, strict=True)
-        )
-        fits = fits and self.mean.shape == self.scale.shape == self.inputs.shape
-        fits = fits and bool(((self.inputs >= 0) & (self.inputs < self.n_features)).all())
-        if not fits:
-            raise InputError("a stored head's arrays do not fit together: the file is damaged")
 
     def _forward(self, features: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
         features = np.asarray(features)
@@ -223,5 +207,24 @@ class TrainedHead:
         return outputs, hidden if len(self.weights) > 1 else outputs
 
 
-def _optional(arrays: Mapping[str, npt.NDArray[np.generic]], name: str) -> Floats | None:
+def _float32(arrays: Mapping[str, npt.NDArray[np.generic]], name: str) -> Floats | None:
     return arrays[name].astype(np.float32) if name in arrays else None
+
+
+def _check_arrays(arrays: Mapping[str, npt.NDArray[np.generic]], weights: list[Floats | None]) -> None:
+    """Refuse stored arrays that cannot be one head."""
+    matrices = [weight for weight in weights if weight is not None and weight.ndim == 2]
+    inputs = arrays["inputs"]
+    fits = len(matrices) == len(weights) and inputs.ndim == 1 and arrays["n_features"].shape == (1,)
+    if fits:
+        n_features = int(arrays["n_features"][0])
+        rising = np.diff(inputs.astype(np.int64), prepend=-1, append=max(n_features, 0))
+        fits = bool((rising > 0).all())
+        widths = [len(inputs), *(matrix.shape[1] for matrix in matrices)]
+        fits &= all(matrix.shape[0] == width for matrix, width in zip(matrices, widths[:-1], strict=True))
+        shapes = {"mean": widths[0], "scale": widths[0], "target_mean": widths[-1], "target_scale": widths[-1]}
+        shapes.update({f"bias{i}": width for i, width in enumerate(widths[1:])})
+        fits &= all(arrays[name].shape == (width,) for name, width in shapes.items() if name in arrays)
+        fits &= ("target_mean" in arrays) == ("target_scale" in arrays)
+    if not fits:
+        raise InputError("a stored head's arrays do not fit together: the file is damaged")

@@ -39,9 +39,10 @@ def npz(small_features, tmp_path):
 def error_of(capsys, arguments, code=2):
     """Run a command that fails and return its one line."""
     try:
-        assert main([str(a) for a in arguments]) == code
+        exit_code = main([str(argument) for argument in arguments])
     except SystemExit as exit_:  # argparse
-        assert exit_.code == code
+        exit_code = exit_.code
+    assert exit_code == code
     captured = capsys.readouterr()
     line = captured.err.strip()
     assert line

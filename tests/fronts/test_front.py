@@ -131,8 +131,8 @@ def test_merged_fronts_hold_what_no_other_run_dominates(small_features, quick_he
     merged = Front.merge([front, other])
     together = np.concatenate([front.F, other.F])
     for losses in together:
-        beaten = (merged.F <= losses).all(axis=1) & (merged.F < losses).any(axis=1)
-        assert beaten.any() or (merged.F == losses).all(axis=1).any()
+        beaten = (losses >= merged.F).all(axis=1) & (losses > merged.F).any(axis=1)
+        assert beaten.any() or (losses == merged.F).all(axis=1).any()
     for losses in merged.F:
         assert not ((together <= losses).all(axis=1) & (together < losses).any(axis=1)).any()
     assert merged.hypervolume() >= max(front.hypervolume(), other.hypervolume()) - 1e-12
