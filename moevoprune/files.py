@@ -10,7 +10,7 @@ from pathlib import Path
 
 from moevoprune.errors import InputError
 
-__all__ = ["atomic_path", "write_error", "write_text"]
+__all__ = ["atomic_path", "sync_folder", "write_text"]
 
 
 @contextmanager
@@ -33,15 +33,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
         The file cannot be written (full disk, read-only folder); nothing is left behind.
     """
     target = Path(target)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    temporary = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}{target.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
-        raise write_error(target, error) from error
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{target}: cannot be written ({reason}): free some space or choose another folder"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,14 +55,8 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_error(target: Path, error: OSError) -> InputError:
-    """One line for a path that cannot be written."""
-    reason = error.strerror or str(error)
-    return InputError(f"{target}: cannot be written ({reason}): free some space or choose another folder")
-
-
-def _sync_folder(folder: Path) -> None:
-    # the rename itself must survive a power loss; some file systems cannot open folders
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names in a folder survive a power loss, where the file system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

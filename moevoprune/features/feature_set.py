@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import unicodedata
 import zipfile
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from moevoprune.errors import InputError
+from moevoprune.files import atomic_path
 
 __all__ = ["FeatureSet", "Task"]
 
@@ -246,22 +246,8 @@ class FeatureSet:
             arrays["class_names"] = np.array(self.class_names, dtype=np.str_)
         arrays["task"] = np.array(self.task, dtype=np.str_)
 
-        temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
-        try:
-            # opened by name, not by tempfile, so that the file gets the user's usual permissions
-            with open(temporary, "xb") as file:
-                _write_archive(file, arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                reason = error.strerror or error
-                raise InputError(
-                    f"{target}: cannot be written ({reason}); choose an existing, writable folder"
-                ) from error
-            raise
+        with atomic_path(path) as temporary, open(temporary, "xb") as file:
+            _write_archive(file, arrays)
 
     def _arrays(self) -> dict[str, Array]:
         keys = ("X_train", "y_train", "X_test", "y_test", "X_val", "y_val", "X_ood")

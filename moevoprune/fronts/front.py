@@ -223,7 +223,7 @@ class Front:
         InputError
             The folder cannot be written.
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         folder = Path(folder)
         try:
@@ -234,7 +234,8 @@ class Front:
         for name, head in [*((str(i), head) for i, head in enumerate(self.heads)), ("dense", self.dense_head)]:
             tensors.update({f"{name}.{key}": array for key, array in head.to_arrays().items()})
         with atomic_path(folder / "heads.safetensors") as temporary:
-            save_file(tensors, temporary, metadata={"format": f"moevoprune-heads-{_FORMAT}"})
+            # as bytes: safetensors' own file would be readable by its owner alone
+            temporary.write_bytes(save(tensors, metadata={"format": f"moevoprune-heads-{_FORMAT}"}))
         with atomic_path(folder / "front.npz") as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **self._arrays())
         write_text(folder / "front.csv", self.to_csv())

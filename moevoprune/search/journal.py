@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moevoprune.errors import InputError
+from moevoprune.files import sync_folder
 
 __all__ = ["EvaluationJournal"]
 
@@ -323,7 +324,7 @@ class EvaluationJournal:
     def _write_header(self, header: dict[str, Any]) -> None:
         self._pending += _line(header)
         self.sync()
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
 
     def _flush(self) -> None:
         """Write the buffer at the end of the last good record; on failure cut a torn record off."""
@@ -516,13 +517,3 @@ def _write_error(path: Path, error: OSError) -> InputError:
     full = error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
     advice = "free some space and resume" if full else "check the disk and the file's permissions and resume"
     return InputError(f"cannot write {path}: {_reason(error)}; {advice}")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name survive a power cut, where the system can sync folders at all."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
