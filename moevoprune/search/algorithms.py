@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from moevoprune.errors import InputError
 from moevoprune.search.sampling import DensitySampling
 
 __all__ = ["nsga2"]
 
 
-def nsga2(pop_size: int, n_obj: int) -> Any:
+def nsga2(pop_size: int, n_obj: int, scores: npt.NDArray[np.float64] | None = None) -> Any:
     """NSGA-II with a start population of all sizes on a log scale, uniform crossover and bit-flip mutation.
+
+    Only the start is guided: with scores, its masks are drawn by score tournaments.
 
     Parameters
     ----------
@@ -20,6 +25,8 @@ def nsga2(pop_size: int, n_obj: int) -> Any:
     n_obj
         Number of objectives. From three on, survival breaks ties by the distance to the nearest neighbours in
         objective space ("mnn", Kukkonen & Deb 2006) instead of the crowding distance, which is unsuited there.
+    scores
+        Importance of the bits, shape (n_var,), e.g. from :func:`moevoprune.search.scores.anova_scores`.
 
     Raises
     ------
@@ -35,7 +42,7 @@ def nsga2(pop_size: int, n_obj: int) -> Any:
         raise InputError(f"a population of {pop_size} cannot evolve: use at least 2 individuals (--pop)")
     return NSGA2(
         pop_size=pop_size,
-        sampling=DensitySampling("log"),
+        sampling=DensitySampling("log", scores=scores),
         crossover=UniformCrossover(),
         mutation=BitflipMutation(),
         survival=RankAndCrowding(crowding_func="mnn" if n_obj > 2 else "cd"),

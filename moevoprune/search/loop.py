@@ -18,6 +18,7 @@ from moevoprune.search.algorithms import nsga2
 from moevoprune.search.archive import ParetoArchive, hypervolume
 from moevoprune.search.journal import EvaluationJournal
 from moevoprune.search.problem import PruningProblem
+from moevoprune.search.scores import anova_scores
 
 __all__ = ["Generation", "SearchResult", "run_search"]
 
@@ -188,7 +189,10 @@ def run_search(
         A number is out of range, the journal exists (without ``resume``) or is another run's.
     """
     termination = _termination(n_gen, budget)
-    algorithm = nsga2(pop_size, problem.n_obj) if algorithm is None else copy.deepcopy(algorithm)
+    if algorithm is None:
+        algorithm = nsga2(pop_size, problem.n_obj, anova_scores(problem))
+    else:
+        algorithm = copy.deepcopy(algorithm)
     if seed < 0:
         raise InputError(f"seed = {seed}: use a whole number of at least 0")
     if resume and journal is None:

@@ -81,6 +81,11 @@ class DensitySampling(_SeededSampling):
         remain only where it holds fewer masks than it needs.
     low, high : int, optional
         Fewest and most active bits for "log", 1 <= low <= high <= n_var; by default 1 and n_var.
+    scores : array of shape (n_var,), optional
+        Importance of the bits, for "log": larger scores are drawn more often. Only their order counts.
+    tournament : int
+        How strongly scores count: a bit is drawn about as often as it is the best of so many random bits
+        (score tournaments as in SparseEA, Tian et al., IEEE TEVC 2020); 1 ignores them.
 
     Raises
     ------
@@ -90,13 +95,22 @@ class DensitySampling(_SeededSampling):
     """
 
     def __init__(
-        self, scale: Literal["uniform", "log"] = "uniform", low: int | None = None, high: int | None = None
+        self,
+        scale: Literal["uniform", "log"] = "uniform",
+        low: int | None = None,
+        high: int | None = None,
+        scores: npt.ArrayLike | None = None,
+        tournament: int = 4,
     ) -> None:
         super().__init__()
         if scale not in ("uniform", "log"):
             raise InputError(f"sampling scale is {scale!r}; use 'uniform' or 'log'")
-        if scale == "uniform" and not (low is None and high is None):
-            raise InputError("low and high bound the sampling scale 'log' only; use it, or leave them out")
+        if scale == "uniform" and not (low is None and high is None and scores is None):
+            raise InputError(
+                "low, high and scores are for the sampling scale 'log' only; use it, or leave them out"
+            )
+        if tournament < 1:
+            raise InputError(f"sampling tournament is {tournament!r}; give a number of bits, at least 1")
         for name, bound in (("low", low), ("high", high)):
             if bound is None:
                 continue
@@ -107,6 +121,7 @@ class DensitySampling(_SeededSampling):
         self.scale = scale
         self.low = low
         self.high = high
+        self.chances = None if scores is None else _chances(np.asarray(scores, dtype=np.float64), tournament)
 
     def _do(
         self, problem: Any, n_samples: int, *args: Any, random_state: Any = None, **kwargs: Any
@@ -122,7 +137,9 @@ class DensitySampling(_SeededSampling):
                 f"sampling bounds are low={low}, high={high} for masks of {n_var} bits; "
                 "keep 1 <= low <= high <= bits"
             )
-        return _log_stratified(rng, n_samples, n_var, low, high)
+        if self.chances is not None and len(self.chances) != n_var:
+            raise InputError(f"sampling has {len(self.chances)} scores for masks of {n_var} bits; give one a bit")
+        return _log_stratified(rng, n_samples, n_var, low, high, self.chances)
 
 
 class MaskSampling(_SeededSampling):
@@ -175,6 +192,16 @@ def _require_generator(sampling: Sampling, random_state: Any) -> np.random.Gener
     return random_state
 
 
+def _chances(scores: npt.NDArray[np.float64], tournament: int) -> npt.NDArray[np.float64]:
+    """Turn scores into the chance of each bit to be the best of ``tournament`` random bits."""
+    from scipy.stats import rankdata
+
+    if scores.ndim != 1 or np.isnan(scores).any():
+        raise InputError(f"sampling scores have shape {scores.shape} or hold NaN; give one number a bit")
+    weights: npt.NDArray[np.float64] = (rankdata(scores) / max(len(scores), 1)) ** (tournament - 1)
+    return weights / weights.sum()
+
+
 def _bernoulli(rng: np.random.Generator, n_samples: int, n_var: int) -> npt.NDArray[np.bool_]:
     densities = rng.random(n_samples)
     masks = np.empty((n_samples, n_var), dtype=np.bool_)
@@ -185,7 +212,12 @@ def _bernoulli(rng: np.random.Generator, n_samples: int, n_var: int) -> npt.NDAr
 
 
 def _log_stratified(
-    rng: np.random.Generator, n_samples: int, n_var: int, low: int, high: int
+    rng: np.random.Generator,
+    n_samples: int,
+    n_var: int,
+    low: int,
+    high: int,
+    chances: npt.NDArray[np.float64] | None,
 ) -> npt.NDArray[np.bool_]:
     # Up to high + 1 and rounded down: each size k then has the probability mass of [k, k + 1).
     start, width = math.log(low), math.log(high + 1) - math.log(low)
@@ -199,7 +231,7 @@ def _log_stratified(
             drawn = math.floor(math.exp(start + width * (i + rng.random()) / n_samples))
             size = min(max(drawn, first), last)
             mask[:] = False
-            mask[rng.choice(n_var, size, replace=False, shuffle=False)] = True
+            mask[rng.choice(n_var, size, replace=False, p=chances, shuffle=False)] = True
             if _key(mask) not in seen:
                 break
         else:
