@@ -161,10 +161,11 @@ class FitnessEvaluator:
 
     def _candidate(self, stack: HeadStack, active: int) -> Candidate:
         inputs = torch.from_numpy(stack.mask.inputs).to(self.device)
+        diverged = stack.diverged
         folds = []
         for fold, clean in enumerate(self._validation):
             outputs, hidden = stack.forward(_columns(clean, stack.mask, inputs), fold)
-            if stack.diverged[fold]:
+            if diverged[fold]:
                 outputs = torch.full_like(outputs, float("nan"))
             noisy = None
             if self._noisy is not None:

@@ -100,7 +100,7 @@ class DensitySampling(_SeededSampling):
         low: int | None = None,
         high: int | None = None,
         scores: npt.ArrayLike | None = None,
-        tournament: int = 4,
+        tournament: int = 8,
     ) -> None:
         super().__init__()
         if scale not in ("uniform", "log"):
@@ -199,7 +199,8 @@ def _chances(scores: npt.NDArray[np.float64], tournament: int) -> npt.NDArray[np
     if scores.ndim != 1 or np.isnan(scores).any():
         raise InputError(f"sampling scores have shape {scores.shape} or hold NaN; give one number a bit")
     weights: npt.NDArray[np.float64] = (rankdata(scores) / max(len(scores), 1)) ** (tournament - 1)
-    return weights / weights.sum()
+    chances: npt.NDArray[np.float64] = weights / weights.sum()
+    return chances
 
 
 def _bernoulli(rng: np.random.Generator, n_samples: int, n_var: int) -> npt.NDArray[np.bool_]:
