@@ -32,6 +32,7 @@ def one_front(source: str, seed: int, folder: Path, arguments: argparse.Namespac
         seed=seed,
         journal=folder / "evaluations.journal",
         resume=True,
+        progress=print,
     )
     front.save(folder)
     return front

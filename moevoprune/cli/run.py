@@ -28,7 +28,7 @@ from moevoprune.files import write_text
 from moevoprune.fronts.evolve import declare_front
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.plots import save_figures
-from moevoprune.search.loop import Generation, SearchResult, run_search
+from moevoprune.search.loop import SearchResult, run_search
 from moevoprune.search.problem import PruningProblem
 
 __all__ = ["run"]
@@ -65,7 +65,7 @@ def run(arguments: Namespace) -> int:
         seed=config.seed,
         journal=out / JOURNAL,
         resume=resumed,
-        progress=_progress(config, problem, say),
+        progress=lambda generation: say(str(generation)),
     )
     if result.interrupted:
         say("interrupted: writing the front found so far")
@@ -176,26 +176,6 @@ def _open_folder(out: Path, config: RunConfig, resume: bool) -> bool:
         raise InputError(f"{out}: cannot be made ({error.strerror}): choose another --out folder") from None
     write_text(out / CONFIG, to_toml(config))
     return resume
-
-
-def _progress(
-    config: RunConfig, problem: PruningProblem, say: Callable[[str], None]
-) -> Callable[[Generation], None]:
-    first = problem.objectives[0].name
-
-    def report(generation: Generation) -> None:
-        left = ""
-        if generation.share_done:
-            seconds = generation.seconds * (1 / generation.share_done - 1)
-            left = f"  {int(seconds) // 60}:{int(seconds) % 60:02d} left"
-        say(
-            f"generation {generation.number:>3}/{config.search.gens}  "
-            f"{generation.evaluations:>5} evaluations ({generation.cache_hits} cached)  "
-            f"hypervolume {generation.hypervolume:.4f}  best {first} {generation.best:.4f}  "
-            f"smallest within .01: {generation.smallest_close}{left}"
-        )
-
-    return report
 
 
 def _record(config: RunConfig, problem: PruningProblem, result: SearchResult, front: Front, seconds: float) -> str:

@@ -37,6 +37,8 @@ class Generation:
     ----------
     number
         Generation, from 1.
+    of
+        Generations that the search is to take, or None where something else ends it.
     evaluations
         Masks that the algorithm asked for so far, repeated ones included.
     cache_hits
@@ -47,8 +49,10 @@ class Generation:
         Members of the archive of non-dominated masks.
     hypervolume
         Of the archive, as a share of the box between the objectives' best and worst values; validation scores.
+    objective
+        Name of the first objective.
     best
-        Best value of the first objective among feasible masks so far.
+        Its best value among feasible masks so far.
     smallest_close
         Fewest active bits within .01 of ``best``, of all feasible masks so far.
     seconds
@@ -58,15 +62,30 @@ class Generation:
     """
 
     number: int
+    of: int | None
     evaluations: int
     cache_hits: int
     diverged: int
     archive_size: int
     hypervolume: float
+    objective: str
     best: float
     smallest_close: int
     seconds: float
     share_done: float | None
+
+    def __str__(self) -> str:
+        left = ""
+        if self.share_done:
+            seconds = int(self.seconds * (1 / self.share_done - 1))
+            left = f"  {seconds // 60}:{seconds % 60:02d} left"
+        total = "" if self.of is None else f"/{self.of}"
+        return (
+            f"generation {self.number:>3}{total}  "
+            f"{self.evaluations:>5} evaluations ({self.cache_hits} cached)  "
+            f"hypervolume {self.hypervolume:.4f}  best {self.objective} {self.best:.4f}  "
+            f"smallest within .01: {self.smallest_close}{left}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +200,7 @@ def run_search(
         Continue the search of ``journal``: the algorithm starts again from its seed and finds the journal's
         masks evaluated already, so that the result is that of an undisturbed run. A missing journal is created.
     progress
-        Called after every generation.
+        Called after every generation, e.g. with ``print``.
 
     Raises
     ------
@@ -270,11 +289,13 @@ def _generation(algorithm: Any, problem: PruningProblem, observer: _Observer, st
     share = getattr(algorithm.termination, "perc", None)
     return Generation(
         number=algorithm.n_iter - 1,
+        of=getattr(algorithm.termination, "n_max_gen", None),
         evaluations=observer.evaluations,
         cache_hits=observer.cache_hits,
         diverged=problem.n_diverged,
         archive_size=len(observer.archive),
         hypervolume=observer.hypervolume(),
+        objective=problem.objectives[0].name,
         best=best,
         smallest_close=smallest,
         seconds=time.monotonic() - started,
