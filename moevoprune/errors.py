@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex, cast
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["InputError", "describe_validation_error", "nearest"]
+__all__ = ["InputError", "describe_validation_error", "nearest", "whole_number"]
 
 
 class InputError(ValueError):
@@ -27,6 +28,24 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def whole_number(name: str, value: object, low: int, high: int | None = None) -> int:
+    """Check a whole number given by a user.
+
+    Raises
+    ------
+    InputError
+        It is no whole number, or not between ``low`` and ``high``.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(cast(SupportsIndex, value))
+    except TypeError:
+        number = None
+    if number is None or number < low or (high is not None and number > high):
+        upper = f" and at most {high}" if high is not None else ""
+        raise InputError(f"{name} = {value!r}: use a whole number of at least {low}{upper}")
+    return int(number)
 
 
 def describe_validation_error(
@@ -53,5 +72,15 @@ def describe_validation_error(
         return f"{where}: unknown key {path!r}{hint}"
     if first["type"] == "missing":
         return f"{where}: {path} is missing"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{where}: {path} = {first['input']!r} is not valid: should be {message}"
+    given = _short(first["input"])
+    if first["type"] == "value_error":
+        return f"{where}: {path} = {given}: {first['msg'].removeprefix('Value error, ')}"
+    if first["type"] == "model_type":
+        return f"{where}: {path} = {given} is not valid: it is a section, write [{path}]"
+    message = first["msg"].removeprefix("Input should be ").replace("a valid tuple", "a list")
+    return f"{where}: {path} = {given} is not valid: should be {message}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

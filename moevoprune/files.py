@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from moevoprune.errors import InputError
 
-__all__ = ["atomic_path", "sync_folder", "write_text"]
+__all__ = ["atomic_path", "remove_leftovers", "sync_folder", "write_text"]
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
 
 
 @contextmanager
@@ -41,12 +45,21 @@ def atomic_path(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
         sync_folder(target.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"{target}: cannot be written ({reason}): free some space or choose another folder"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space and try again" if full else "choose an existing, writable folder"
+        raise InputError(f"{target}: cannot be written ({error.strerror or error}): {advice}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # on a read-only file system even this fails, and there is nothing to remove
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of :func:`atomic_path` that a killed process has left in a folder."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:

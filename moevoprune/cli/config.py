@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +11,16 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from moevoprune.errors import InputError, describe_validation_error, nearest
+from moevoprune.features.sources import BUILT_IN
 from moevoprune.heads.settings import PRESETS, HeadSettings
+from moevoprune.search.problem import LARGEST_SEED
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["RunConfig", "changed_settings", "parse_config", "read_toml", "set_value", "to_toml"]
+__all__ = ["RunConfig", "absolute_source", "changed_settings", "parse_config", "read_toml", "set_value", "to_toml"]
 
 _LARGEST_TOML_BYTES = 2**20
 
@@ -41,19 +44,22 @@ class ProblemConfig(_Section):
     cv: int | None = Field(default=None, ge=1)
     min_active: int = Field(default=1, ge=0)
     max_active: int | None = Field(default=None, ge=1)
-    noise: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    noise: float = Field(default=1.0, gt=0, le=1e6, allow_inf_nan=False)
 
     @field_validator("objectives", mode="before")
     @classmethod
     def _list_to_tuple(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [name.strip() for name in value.split(",") if name.strip()]
         return tuple(value) if isinstance(value, list) else value
 
 
 class SearchConfig(_Section):
     """How it is searched."""
 
-    pop: int = Field(default=40, ge=2)
-    gens: int = Field(default=25, ge=1)
+    # the upper bounds are far beyond use: they catch slips before they ask for more memory than there is
+    pop: int = Field(default=40, ge=2, le=100_000)
+    gens: int = Field(default=25, ge=1, le=10_000_000)
 
 
 class ComputeConfig(_Section):
@@ -66,7 +72,7 @@ class ComputeConfig(_Section):
 class RunConfig(_Section):
     """Everything that defines a run."""
 
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, le=LARGEST_SEED)
     data: DataConfig
     problem: ProblemConfig = ProblemConfig()
     head: HeadSettings = HeadSettings()
@@ -75,7 +81,7 @@ class RunConfig(_Section):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; a relative path in ``data.features`` is taken from the file's folder.
+    """Read a TOML file; a relative path in ``data.features`` is made absolute from the file's folder.
 
     Raises
     ------
@@ -85,23 +91,37 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_TOML_BYTES:
             raise InputError(f"{path}: larger than 1 MiB: this is no problem file")
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Windows' editors put a byte order mark in front
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not a text file in UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not valid TOML: {error}") from None
     data = raw.get("data")
     if isinstance(data, dict) and isinstance(data.get("features"), str):
-        relative = path.parent / data["features"]
-        if data["features"].endswith(".npz"):
-            data["features"] = str(relative.resolve())
+        data["features"] = absolute_source(data["features"], path.parent)
     return raw
 
 
-def set_value(raw: dict[str, Any], assignment: str) -> None:
+def absolute_source(features: str, folder: Path) -> str:
+    """Make the path of a features file absolute; the name of a built-in set stays as it is."""
+    if features in BUILT_IN:
+        return features
+    try:
+        return str((folder / features).resolve())
+    except (OSError, ValueError):
+        raise InputError(f"data.features = {features[:60]!r}: is not a possible path") from None
+
+
+def set_value(raw: dict[str, Any], assignment: str) -> str:
     """Apply one ``key=value`` of ``--set``; the key may be dotted, or a name that only one section has.
+
+    Returns
+    -------
+    str
+        The dotted key.
 
     Raises
     ------
@@ -125,9 +145,10 @@ def set_value(raw: dict[str, Any], assignment: str) -> None:
         if not isinstance(target, dict):
             raise InputError(f"--set {assignment}: {section!r} is not a section in the problem file")
     target[name] = _parse_value(text.strip())
+    return path
 
 
-def parse_config(raw: dict[str, Any], where: str) -> RunConfig:
+def parse_config(raw: dict[str, Any], where: str, options: Mapping[str, str] | None = None) -> RunConfig:
     """Check raw settings; ``head.preset`` is replaced by the settings it stands for.
 
     Parameters
@@ -136,6 +157,8 @@ def parse_config(raw: dict[str, Any], where: str) -> RunConfig:
         As read from TOML.
     where
         What to call them in a message.
+    options
+        For settings that came from the command line, by their dotted keys: what to call them instead.
 
     Raises
     ------
@@ -147,12 +170,15 @@ def parse_config(raw: dict[str, Any], where: str) -> RunConfig:
     if isinstance(head, dict):
         head = dict(head)
         preset = head.pop("preset", "default")
-        if preset not in PRESETS:
-            raise InputError(f"{where}: head.preset = {preset!r}: use one of {', '.join(sorted(PRESETS))}")
+        if not isinstance(preset, str) or preset not in PRESETS:
+            hint = nearest(preset, PRESETS) if isinstance(preset, str) else ""
+            raise InputError(f"{where}: head.preset = {preset!r}{hint}: use one of {', '.join(sorted(PRESETS))}")
         raw["head"] = {**PRESETS[preset], **head}
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"])
+        where = (options or {}).get(key, where)
         raise InputError(describe_validation_error(error, where, _keys_at)) from None
 
 
@@ -212,6 +238,8 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
 
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        # whole, so that nothing behind a line break is lost
+        (value,) = tomllib.loads(f"value = {text}").values()
+    except ValueError:
         return text
+    return value

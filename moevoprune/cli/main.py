@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from moevoprune.errors import InputError
@@ -102,6 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code: 0, 2 for bad input, 130 after Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # names of files and classes must not stop a run on a terminal that cannot show them
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     parser = _build_parser()
     arguments = parser.parse_args(argv)
     try:
@@ -110,12 +117,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"moevoprune: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        # a second Ctrl-C while Python shuts down would only print a traceback
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("moevoprune: interrupted", file=sys.stderr)
         return 130
+    except MemoryError:
+        print(
+            "moevoprune: error: not enough memory: use fewer hidden units, individuals or features",
+            file=sys.stderr,
+        )
+        return 2
     except BrokenPipeError:
         # the reader of our output went away, e.g. `moevoprune show RUN | head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"moevoprune: error: {error}", file=sys.stderr)
+        return 2
 
 
 def _dispatch(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:

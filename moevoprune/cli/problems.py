@@ -42,11 +42,15 @@ def find_problem(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     path = Path(name)
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):
+        raise InputError(f"{name[:60]!r}...: is not a possible path") from None
     if path.suffix in (".toml", ".npz"):
-        if not path.exists():
+        if not exists:
             raise InputError(f"{path}: no such file; shipped problems are: {', '.join(shipped)}")
         return path
-    if path.exists():
+    if exists and name:
         raise InputError(f"{path}: is neither a .toml problem nor a .npz of features")
     raise InputError(
         f"unknown problem {name!r}{nearest(name, shipped)}: use a shipped one ({', '.join(shipped)}), "

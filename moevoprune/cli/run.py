@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from moevoprune.cli.config import (
     RunConfig,
+    absolute_source,
     changed_settings,
     parse_config,
     read_toml,
@@ -24,31 +25,33 @@ from moevoprune.cli.problems import find_problem
 from moevoprune.cli.table import front_table
 from moevoprune.errors import InputError
 from moevoprune.features import load_features
-from moevoprune.files import write_text
+from moevoprune.files import remove_leftovers, write_text
 from moevoprune.fronts.evolve import declare_front
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.plots import save_figures
-from moevoprune.search.loop import SearchResult, run_search
+from moevoprune.search.loop import SearchResult, check_journal, run_search
 from moevoprune.search.problem import PruningProblem
 
 __all__ = ["run"]
 
 CONFIG, JOURNAL, RUN = "config.toml", "evaluations.journal", "run.json"
+_FILES = (CONFIG, JOURNAL, RUN, "front.csv", "front.npz", "heads.safetensors")
 INTERRUPTED = 130
 
 
 def run(arguments: Namespace) -> int:
     """Carry out ``moevoprune run``; returns the exit code."""
-    say: Callable[[str], None] = (lambda _: None) if arguments.quiet else _print_line
-    out = Path(arguments.out) if arguments.out else None
+    say = _Voice(arguments.quiet)
+    if arguments.out == "":
+        raise InputError("--out is empty: name a folder, or leave it out")
+    out = Path(arguments.out) if arguments.out is not None else None
     if arguments.resume and out is None:
         raise InputError("--resume needs the folder of the run to continue: add --out DIR")
-    config = _configure(arguments, out)
-    config, problem = _build(config)
+    config, problem = _build(_configure(arguments, out))
     name = Path(config.data.features).stem
     if out is None:
         out = _free_folder(Path("runs"), f"{name}-seed{config.seed}")
-    resumed = _open_folder(out, config, arguments.resume)
+    resumed = _open_folder(out, config, problem, arguments.resume)
 
     features = problem.features
     say(
@@ -68,8 +71,25 @@ def run(arguments: Namespace) -> int:
         progress=lambda generation: say(str(generation)),
     )
     if result.interrupted:
-        say("interrupted: writing the front found so far")
-    say(f"retraining {len(result.masks)} members on all training rows and scoring them on the test rows")
+        say("interrupted: writing the front found so far (Ctrl-C again to leave that out)")
+    go_on = f"to go on: moevoprune run --out {out} --resume"
+    try:
+        front = _write_results(out, config, problem, result, started, say)
+    except KeyboardInterrupt:
+        say(f"interrupted: the search is in the journal; {go_on}")
+        return INTERRUPTED
+    if result.interrupted:
+        say(go_on)
+        return INTERRUPTED
+    if len(front) == 0:
+        raise InputError(f"{out}: no mask within the bounds on active bits was found: widen them, or raise --gens")
+    return 0
+
+
+def _write_results(
+    out: Path, config: RunConfig, problem: PruningProblem, result: SearchResult, started: float, say: _Voice
+) -> Front:
+    say(f"retraining the members ({len(result.masks)}) on all training rows and scoring them on the test rows")
     front = declare_front(problem, result)
     front.save(out)
     save_figures(front, out / "figures")
@@ -79,38 +99,40 @@ def run(arguments: Namespace) -> int:
     if problem.n_diverged:
         say(f"{problem.n_diverged} diverged masks were scored worst: a lower head.learning_rate helps")
     say(f"\nthe whole front: moevoprune show {out}   figures: {out / 'figures'}")
-    if result.interrupted:
-        say(f"to go on: moevoprune run --out {out} --resume")
-        return INTERRUPTED
-    return 0
+    return front
 
 
 def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
     """Settings of the problem file, changed by the options."""
-    stored = None if out is None else out / CONFIG
     raw: dict[str, Any]
-    if arguments.problem is None and arguments.resume and stored is not None and stored.exists():
-        where, raw = str(stored), read_toml(stored)
+    if arguments.problem is None and arguments.resume and out is not None:
+        if not is_file(out / CONFIG):
+            raise InputError(
+                f"{out}: holds no {CONFIG}, so there is no telling what to resume: name the PROBLEM too"
+            )
+        where, raw = str(out / CONFIG), read_toml(out / CONFIG)
     else:
-        path = find_problem(arguments.problem or "digits")
+        path = find_problem("digits" if arguments.problem is None else arguments.problem)
         where = str(path)
         raw = {"data": {"features": str(path.resolve())}} if path.suffix == ".npz" else read_toml(path)
     options = {
-        "seed": arguments.seed,
-        "search.pop": arguments.pop,
-        "search.gens": arguments.gens,
-        "problem.encoding": arguments.encoding,
-        "problem.cv": arguments.cv,
-        "compute.device": arguments.device,
+        "seed": ("--seed", arguments.seed),
+        "search.pop": ("--pop", arguments.pop),
+        "search.gens": ("--gens", arguments.gens),
+        "problem.encoding": ("--encoding", arguments.encoding),
+        "problem.objectives": ("--objectives", arguments.objectives),
+        "problem.cv": ("--cv", arguments.cv),
+        "compute.device": ("--device", arguments.device),
     }
-    for key, value in options.items():
-        if value is not None:
-            _put(raw, key, value)
-    if arguments.objectives is not None:
-        _put(raw, "problem.objectives", [name.strip() for name in arguments.objectives.split(",") if name.strip()])
+    given = {key: name for key, (name, value) in options.items() if value is not None}
+    for key in given:
+        _put(raw, key, options[key][1])
     for assignment in arguments.set or []:
-        set_value(raw, assignment)
-    return parse_config(raw, where)
+        key = set_value(raw, assignment)
+        given[key] = "--set"
+        if key == "data.features" and isinstance(raw["data"][key.removeprefix("data.")], str):
+            raw["data"]["features"] = absolute_source(raw["data"]["features"], Path.cwd())
+    return parse_config(raw, where, given)
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> None:
@@ -157,25 +179,37 @@ def _free_folder(parent: Path, name: str) -> Path:
     return folder
 
 
-def _open_folder(out: Path, config: RunConfig, resume: bool) -> bool:
+def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: bool) -> bool:
     """Make or check the run folder; returns whether there is a run in it to resume."""
-    holds_run = any((out / name).exists() for name in (CONFIG, JOURNAL, RUN))
-    if holds_run and not resume:
+    if any(is_file(out / name) for name in _FILES) and not resume:
         raise InputError(f"{out}: holds another run: add --resume to continue it, or choose another --out folder")
-    if resume and (out / CONFIG).exists():
+    if resume and is_file(out / CONFIG):
         changes = changed_settings(parse_config(read_toml(out / CONFIG), str(out / CONFIG)), config)
         if changes:
+            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise InputError(
-                f"{out}: cannot resume, settings changed ({'; '.join(changes[:3])}): "
+                f"{out}: cannot resume, settings changed ({'; '.join(changes[:3])}{more}): "
                 "give the same settings, or choose another --out folder"
             )
-        return True
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be made ({error.strerror}): choose another --out folder") from None
-    write_text(out / CONFIG, to_toml(config))
+    if resume:
+        check_journal(problem, out / JOURNAL, config.seed)
+        remove_leftovers(out)
+        remove_leftovers(out / "figures")
+    if not is_file(out / CONFIG):
+        write_text(out / CONFIG, to_toml(config))
     return resume
+
+
+def is_file(path: Path) -> bool:
+    """Whether something is there; a path that cannot exist is not."""
+    try:
+        return path.exists() or path.is_symlink()
+    except (OSError, ValueError):
+        return False
 
 
 def _record(config: RunConfig, problem: PruningProblem, result: SearchResult, front: Front, seconds: float) -> str:
@@ -203,5 +237,18 @@ def _record(config: RunConfig, problem: PruningProblem, result: SearchResult, fr
     return json.dumps(record, indent=2) + "\n"
 
 
-def _print_line(line: str) -> None:
-    print(line, flush=True, file=sys.stdout)
+class _Voice:
+    """Prints lines to standard output until nobody listens any more."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._silent = quiet
+
+    def __call__(self, line: str) -> None:
+        if self._silent:
+            return
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            # the reader went away (`| head`): the run goes on, and the interpreter's last flush must not fail
+            self._silent = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

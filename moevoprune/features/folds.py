@@ -92,7 +92,8 @@ def _check_counts(features: FeatureSet, targets: npt.NDArray[np.generic], n_part
     if counts[smallest] < n_parts:
         raise InputError(
             f"{features.name}: class {features.class_names[smallest]!r} has {counts[smallest]} training rows, "
-            f"fewer than {n_parts} folds: lower cv (--cv), or give more rows of it"
+            f"fewer than {n_parts} folds: "
+            + ("give more rows of it" if n_parts == 2 else "lower cv (--cv), or give more rows of it")
         )
 
 
@@ -110,10 +111,13 @@ def _hold_out(
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     from sklearn.model_selection import train_test_split
 
-    try:
-        train, validation = train_test_split(
-            np.arange(n_rows), test_size=HOLD_OUT_SHARE, stratify=classes, random_state=seed
+    n_classes = 1 if classes is None else len(np.unique(classes))
+    if int(np.ceil(HOLD_OUT_SHARE * n_rows)) < n_classes:
+        raise InputError(
+            f"cannot hold out {HOLD_OUT_SHARE:.0%} of {n_rows} rows with a row of each of {n_classes} classes: "
+            "use folds instead (--cv 2 or more)"
         )
-    except ValueError as error:
-        raise InputError(f"cannot hold out {HOLD_OUT_SHARE:.0%} of {n_rows} rows: {error}; use --cv") from None
+    train, validation = train_test_split(
+        np.arange(n_rows), test_size=HOLD_OUT_SHARE, stratify=classes, random_state=seed
+    )
     return [(train, validation)]

@@ -9,9 +9,9 @@ from moevoprune.errors import InputError
 from moevoprune.features.digits import load_digits_features
 from moevoprune.features.feature_set import FeatureSet, Task
 
-__all__ = ["load_features"]
+__all__ = ["BUILT_IN", "load_features"]
 
-_BUILT_IN = ("digits",)
+BUILT_IN = ("digits",)
 
 
 def load_features(source: str | Path, task: Task | None = None) -> FeatureSet:
@@ -48,10 +48,10 @@ def load_features(source: str | Path, task: Task | None = None) -> FeatureSet:
         # the reader says precisely what is wrong with such a path
         found = True
     if not found:
-        close = difflib.get_close_matches(str(source).lower(), _BUILT_IN, n=1)
+        close = difflib.get_close_matches(str(source).lower(), BUILT_IN, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "check the name or give the path of an .npz file"
         raise InputError(
-            f"{str(source)!r} is neither a built-in feature set ({', '.join(_BUILT_IN)})"
+            f"{str(source)!r} is neither a built-in feature set ({', '.join(BUILT_IN)})"
             f" nor an existing file; {hint}"
         )
     return FeatureSet.load(path, task)

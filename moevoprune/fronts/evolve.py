@@ -22,6 +22,9 @@ from moevoprune.search.problem import PruningProblem
 __all__ = ["declare_front", "evolve"]
 
 # what a repeated or resumed run has in common with the first; times are not
+# of a head whose outputs are not finite, as the objectives score it
+DIVERGED_TEST_SCORE = {"classification": 0.0, "regression": -1e3}
+
 _HISTORY = ("number", "evaluations", "cache_hits", "archive_size", "hypervolume", "best", "smallest_close")
 
 
@@ -108,9 +111,11 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
 
 
 def _test_score(head: TrainedHead, features: FeatureSet) -> float:
-    predictions = head.predict(features.X_test)
+    outputs = head.outputs(features.X_test)
+    if not np.isfinite(outputs).all():
+        return DIVERGED_TEST_SCORE[features.task]
     if features.task == "classification":
-        return float(np.mean(predictions == features.y_test))
+        return float(np.mean(outputs.argmax(axis=1) == features.y_test))
     from sklearn.metrics import r2_score
 
-    return float(r2_score(features.y_test, predictions))
+    return max(float(r2_score(features.y_test, outputs)), DIVERGED_TEST_SCORE["regression"])

@@ -250,6 +250,7 @@ class Front:
             A file is missing, damaged or not of this format.
         """
         import zipfile
+        import zlib
 
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
@@ -264,13 +265,22 @@ class Front:
                 arrays = {key: archive[key] for key in archive.files}
             tensors = load_file(path / "heads.safetensors")
         except FileNotFoundError as error:
-            raise InputError(f"{error.filename or path}: not found: is {path} a finished run?") from None
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError, SafetensorError) as error:
-            raise InputError(f"{path}: the saved front cannot be read ({error})") from None
+            missing = Path(error.filename or path / "heads.safetensors")
+            raise InputError(f"{missing}: not found: is {path} a finished run?") from None
+        except OSError as error:
+            raise InputError(f"{path}: the saved front cannot be read ({error.strerror or error})") from None
+        except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, SafetensorError):
+            # the libraries' own words would advise to unpickle
+            raise InputError(f"{path}: the saved front cannot be read: its files are damaged") from None
         try:
-            return cls._from_arrays(arrays, tensors)
+            front = cls._from_arrays(arrays, tensors)
         except KeyError as error:
             raise InputError(f"{path}: the saved front lacks {error}: the files are incomplete") from None
+        except (TypeError, ValueError, IndexError, AttributeError):
+            raise InputError(f"{path}: the saved front cannot be read: its files are damaged") from None
+        if not front._fits_together():
+            raise InputError(f"{path}: the saved front's arrays do not fit together: its files are damaged")
+        return front
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         return {
@@ -294,6 +304,8 @@ class Front:
 
     @classmethod
     def _from_arrays(cls, arrays: dict[str, npt.NDArray[Any]], tensors: dict[str, npt.NDArray[Any]]) -> Front:
+        if int(arrays["format"]) != _FORMAT:
+            raise ValueError("another format")
         stored: dict[str, dict[str, npt.NDArray[Any]]] = {}
         for key, tensor in tensors.items():
             name, _, part = key.partition(".")
@@ -320,6 +332,25 @@ class Front:
             dense_head=heads["dense"],
             history={k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)},
             class_names=tuple(str(name) for name in arrays["class_names"]),
+        )
+
+    def _fits_together(self) -> bool:
+        n, n_obj = len(self.masks), len(self.axes)
+        shapes = {
+            "active": (n,),
+            "values": (n, n_obj),
+            "F": (n, n_obj),
+            "ideal": (n_obj,),
+            "corner": (n_obj,),
+            "test": (n,),
+            "dense_values": (n_obj,),
+        }
+        arrays = {name: getattr(self, name) for name in shapes}
+        return (
+            self.masks.ndim == 2
+            and n_obj > 0
+            and all(array.shape == shapes[name] and array.dtype.kind in "if" for name, array in arrays.items())
+            and all(column.ndim == 1 and column.dtype.kind == "f" for column in self.history.values())
         )
 
     def _row(self, member: int | str, active: int, values: Values, test: float) -> dict[str, Any]:

@@ -196,14 +196,16 @@ class TrainedHead:
             )
         values: Floats = (features[:, self.inputs].astype(np.float32) - self.mean) / self.scale
         hidden = values
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = values
-            values = values @ weight if bias is None else values @ weight + bias
-            if layer < len(self.weights) - 1:
-                values = np.maximum(values, 0.0)
-        outputs = values
-        if self.target_scale is not None and self.target_mean is not None:
-            outputs = values * self.target_scale + self.target_mean
+        # a diverged head gives infinities and NaN; that is its answer, not a mistake to warn of
+        with np.errstate(over="ignore", invalid="ignore"):
+            for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+                hidden = values
+                values = values @ weight if bias is None else values @ weight + bias
+                if layer < len(self.weights) - 1:
+                    values = np.maximum(values, 0.0)
+            outputs = values
+            if self.target_scale is not None and self.target_mean is not None:
+                outputs = values * self.target_scale + self.target_mean
         return outputs, hidden if len(self.weights) > 1 else outputs
 
 

@@ -6,9 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from moevoprune.errors import InputError, describe_validation_error
+from moevoprune.errors import InputError, describe_validation_error, nearest
 
 __all__ = ["PRESETS", "HeadSettings"]
+
+# beyond this a typing mistake is likelier than a wish
+_LARGEST_WIDTH = 65_536
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -111,8 +114,8 @@ class HeadSettings(BaseModel):
     def _check_hidden(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(value) > 2:
             raise ValueError("give at most two hidden widths")
-        if any(width < 1 for width in value):
-            raise ValueError("every hidden width must be at least 1")
+        if any(not 1 <= width <= _LARGEST_WIDTH for width in value):
+            raise ValueError(f"give hidden widths between 1 and {_LARGEST_WIDTH}")
         return value
 
     @classmethod
@@ -132,7 +135,9 @@ class HeadSettings(BaseModel):
             The preset or a setting is unknown, or a value is out of range.
         """
         if name not in PRESETS:
-            raise InputError(f"unknown head preset {name!r}: use one of {', '.join(sorted(PRESETS))}")
+            raise InputError(
+                f"unknown head preset {name!r}{nearest(name, PRESETS)}: use one of {', '.join(sorted(PRESETS))}"
+            )
         try:
             return cls(**{**PRESETS[name], **changes})
         except ValidationError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from moevoprune.objectives.base import Candidate, FoldPrediction, Objective
-from moevoprune.objectives.builtin import available_objectives, resolve_objectives
+from moevoprune.objectives.builtin import MIN_CKA_ROWS, available_objectives, resolve_objectives
 from moevoprune.objectives.cka import debiased_linear_cka
 from moevoprune.objectives.ood import auroc, max_softmax_score
 from moevoprune.objectives.predictive import accuracy, mean_squared_error, r2_score
 
 __all__ = [
+    "MIN_CKA_ROWS",
     "Candidate",
     "FoldPrediction",
     "Objective",

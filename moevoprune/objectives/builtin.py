@@ -14,11 +14,11 @@ from moevoprune.objectives import predictive
 from moevoprune.objectives.base import TASKS, Candidate, Objective
 from moevoprune.objectives.cka import debiased_linear_cka
 
-__all__ = ["available_objectives", "resolve_objectives"]
+__all__ = ["MIN_CKA_ROWS", "available_objectives", "resolve_objectives"]
 
 _R2_FLOOR = -1e3
 _MSE_CEILING = 1e6
-_MIN_CKA_ROWS = 4
+MIN_CKA_ROWS = 4
 
 _CLASSIFICATION = frozenset({"classification"})
 _REGRESSION = frozenset({"regression"})
@@ -63,10 +63,10 @@ def _cka_dense(candidate: Candidate) -> float:
 
 def _mean_cka(candidate: Candidate, kind: str, field: str) -> float:
     for index, fold in enumerate(candidate.folds):
-        if fold.n_rows < _MIN_CKA_ROWS:
+        if fold.n_rows < MIN_CKA_ROWS:
             raise InputError(
                 f"objective 'cka:{kind}': fold {index} has {fold.n_rows} validation rows, but CKA needs at "
-                f"least {_MIN_CKA_ROWS}; use fewer folds, more data, or another objective"
+                f"least {MIN_CKA_ROWS}; use fewer folds, more data, or another objective"
             )
         if getattr(fold, field) is None:
             raise InputError(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from moevoprune.errors import InputError
 from moevoprune.features.feature_set import FeatureSet
 from moevoprune.features.folds import make_folds, training_part
 from moevoprune.heads.device import reproducible
@@ -17,7 +18,7 @@ from moevoprune.heads.head import TrainedHead
 from moevoprune.heads.scaling import Scaling
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.trainer import TRAINER_VERSION, HeadStack, PopulationTrainer
-from moevoprune.objectives import Candidate, FoldPrediction, Objective
+from moevoprune.objectives import MIN_CKA_ROWS, Candidate, FoldPrediction, Objective
 
 __all__ = ["FitnessEvaluator"]
 
@@ -75,6 +76,12 @@ class FitnessEvaluator:
         self._seed = seed
         self._head = head
         needs = frozenset[str]().union(*(objective.needs for objective in objectives))
+        smallest = min(len(rows) for rows in self.folds.validation)
+        if needs and smallest < MIN_CKA_ROWS:
+            raise InputError(
+                f"{features.name}: a fold has {smallest} validation rows, but CKA needs at least {MIN_CKA_ROWS}: "
+                "use fewer folds (--cv), or leave CKA out (--objectives accuracy,active_neurons)"
+            )
         self._validation = [self._rows(prepared, rows) for rows in self.folds.validation]
         targets = raw_targets if features.task == "regression" else raw_targets.astype(np.int64)
         self._targets = [self._rows(targets, rows) for rows in self.folds.validation]
@@ -87,7 +94,7 @@ class FitnessEvaluator:
         """Everything that a fitness value depends on besides the mask, as plain values."""
         head = {f"head.{key}": value for key, value in self._head.model_dump(mode="json").items()}
         return {
-            "data": self.features.content_hash,
+            "data": f"{self.features.name} ({self.features.content_hash[:16]})",
             "encoding": self.encoding.name,
             "folds": self.folds.description,
             "seed": self._seed,
@@ -95,6 +102,7 @@ class FitnessEvaluator:
             "device": self.device.type,
             "dtype": str(self.trainer.dtype).removeprefix("torch."),
             "trainer": TRAINER_VERSION,
+            "torch": torch.__version__,
             **head,
         }
 

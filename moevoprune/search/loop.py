@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pymoo.core.algorithm import Algorithm
 
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, whole_number
 from moevoprune.search.algorithms import nsga2
 from moevoprune.search.archive import ParetoArchive, hypervolume
 from moevoprune.search.journal import EvaluationJournal
 from moevoprune.search.problem import PruningProblem
 from moevoprune.search.scores import anova_scores
 
-__all__ = ["Generation", "SearchResult", "run_search"]
+__all__ = ["Generation", "SearchResult", "check_journal", "run_search"]
 
 DEFAULT_POP_SIZE = 40
 DEFAULT_N_GEN = 25
@@ -207,17 +208,20 @@ def run_search(
     InputError
         A number is out of range, the journal exists (without ``resume``) or is another run's.
     """
+    if not isinstance(problem, PruningProblem):
+        raise InputError(f"problem is a {type(problem).__name__}: make a PruningProblem first")
     termination = _termination(n_gen, budget)
+    seed = whole_number("seed", seed, 0)
     if algorithm is None:
-        algorithm = nsga2(pop_size, problem.n_obj, anova_scores(problem))
-    else:
+        pop_size = whole_number("pop_size", pop_size, 0)
+        algorithm = nsga2(pop_size, problem, anova_scores(problem))
+    elif isinstance(algorithm, Algorithm):
         algorithm = copy.deepcopy(algorithm)
-    if seed < 0:
-        raise InputError(f"seed = {seed}: use a whole number of at least 0")
+    else:
+        raise InputError(f"algorithm = {algorithm!r}: give an instance of a pymoo algorithm, or leave it out")
     if resume and journal is None:
         raise InputError("resume needs the journal of the run to continue: give journal=FILE")
-    identity = {**problem.identity(), "search.seed": seed}
-    opened = _open_journal(problem, Path(journal), identity, resume) if journal is not None else None
+    opened = _open_journal(problem, Path(journal), seed, resume) if journal is not None else None
     observer = _Observer(problem)
 
     def record(masks: Bits, values: Values) -> None:
@@ -263,18 +267,12 @@ def _termination(n_gen: int | None, budget: int | None) -> Any:
     if n_gen is not None and budget is not None:
         raise InputError("n_gen and budget both end the search: give one of them")
     if budget is not None:
-        if budget < 1:
-            raise InputError(f"budget = {budget}: use at least 1 evaluation")
-        return get_termination("n_eval", budget)
-    n_gen = DEFAULT_N_GEN if n_gen is None else n_gen
-    if n_gen < 1:
-        raise InputError(f"n_gen = {n_gen}: use at least 1 generation (--gens)")
-    return get_termination("n_gen", n_gen)
+        return get_termination("n_eval", whole_number("budget", budget, 1))
+    return get_termination("n_gen", DEFAULT_N_GEN if n_gen is None else whole_number("n_gen", n_gen, 1))
 
 
-def _open_journal(
-    problem: PruningProblem, path: Path, identity: dict[str, object], resume: bool
-) -> EvaluationJournal:
+def _open_journal(problem: PruningProblem, path: Path, seed: int, resume: bool) -> EvaluationJournal:
+    identity = {**problem.identity(), "search.seed": seed}
     names = [objective.name for objective in problem.objectives]
     if not resume or not path.exists():
         return EvaluationJournal.create(path, identity, problem.n_var, names)
@@ -282,6 +280,18 @@ def _open_journal(
     for mask, values in opened.iter_entries():
         problem.remember(mask[None], values[None])
     return opened
+
+
+def check_journal(problem: PruningProblem, path: Path, seed: int) -> None:
+    """Check that a journal belongs to a search of this problem with this seed.
+
+    Raises
+    ------
+    InputError
+        It belongs to another one; the message says what differs.
+    """
+    if path.exists():
+        _open_journal(problem, path, seed, resume=True).close()
 
 
 def _generation(algorithm: Any, problem: PruningProblem, observer: _Observer, started: float) -> Generation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,18 @@ import numpy as np
 import numpy.typing as npt
 from pymoo.core.problem import Problem
 
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, whole_number
 from moevoprune.features import FeatureSet, load_features
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.objectives import Candidate, Objective, resolve_objectives
 from moevoprune.search.fitness import FitnessEvaluator, pack
 from moevoprune.search.sampling import as_masks
 
-__all__ = ["DEFAULT_OBJECTIVES", "PruningProblem"]
+__all__ = ["DEFAULT_OBJECTIVES", "LARGEST_SEED", "PruningProblem"]
+
+# scikit-learn's splitters take no larger ones
+LARGEST_SEED = 2**32 - 1
+_LARGEST_NOISE = 1e6
 
 DEFAULT_OBJECTIVES = {
     "classification": ("accuracy", "active_neurons", "cka"),
@@ -107,12 +110,17 @@ class PruningProblem(Problem):
             features = load_features(features)
         if isinstance(head, str):
             head = HeadSettings.preset(head)
-        if seed < 0:
-            raise InputError(f"seed = {seed}: use a whole number of at least 0")
-        if not (noise > 0 and math.isfinite(noise)):
-            raise InputError(f"noise = {noise}: use a positive number of training standard deviations")
-        if chunk is not None and chunk < 1:
-            raise InputError(f"chunk = {chunk}: use at least 1 individual, or leave it out")
+        seed = whole_number("seed", seed, 0, LARGEST_SEED)
+        cv = None if cv is None else whole_number("cv", cv, 1)
+        min_active = whole_number("min_active", min_active, 0)
+        max_active = None if max_active is None else whole_number("max_active", max_active, 1)
+        chunk = None if chunk is None else whole_number("chunk", chunk, 1)
+        if not (isinstance(noise, int | float) and 0 < noise <= _LARGEST_NOISE):
+            raise InputError(f"noise = {noise!r}: use a number of training standard deviations, above 0 and sane")
+        if not isinstance(head, HeadSettings):
+            raise InputError(f"head = {head!r}: use HeadSettings or the name of a preset")
+        if features.task == "regression" and features.n_test < 2:
+            raise InputError(f"{features.name}: R² needs at least 2 test rows, there is {features.n_test}")
         specs = DEFAULT_OBJECTIVES[features.task] if objectives is None else objectives
         self.objectives = resolve_objectives(specs, features.task)
         self.fitness = FitnessEvaluator(features, encoding, self.objectives, head, cv, seed, device, noise)

@@ -138,8 +138,14 @@ def test_another_run_is_not_resumed(make_problem, tmp_path):
         ({"n_gen": 2, "budget": 10}, "one of them"),
         ({"resume": True}, "journal"),
         ({"seed": -1}, "seed"),
+        ({"n_gen": 1.5}, "n_gen"),
+        ({"pop_size": "4"}, "pop_size"),
+        ({"algorithm": "nsga2"}, "pymoo algorithm"),
+        ({"algorithm": SMSEMOA}, "instance"),
     ],
 )
 def test_bad_arguments(make_problem, arguments, message):
     with pytest.raises(InputError, match=message):
         run_search(make_problem(), **arguments)
+    with pytest.raises(InputError, match="PruningProblem"):
+        run_search("digits")

@@ -177,7 +177,7 @@ def test_bounds_on_active_bits_are_constraints(small_features, quick_head):
     assert active.min() >= 3
     assert active.max() <= 6
     for arguments in ({"min_active": 15}, {"max_active": 0}, {"min_active": 5, "max_active": 4}):
-        with pytest.raises(InputError, match="use a number of bits"):
+        with pytest.raises(InputError, match=r"use a (whole )?number"):
             PruningProblem(small_features, head=quick_head, **arguments)
 
 
@@ -274,6 +274,14 @@ def test_seed_and_settings_are_part_of_the_identity(small_features, quick_head):
         ({"device": "tpu9"}, "unknown device"),
         ({"noise": 0.0}, "noise"),
         ({"chunk": 0}, "chunk"),
+        ({"chunk": 1.5}, "chunk"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"cv": "3"}, "cv"),
+        ({"min_active": None}, "min_active"),
+        ({"noise": "a"}, "noise"),
+        ({"head": {"epochs": 3}}, "HeadSettings"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(small_features, arguments, message):
