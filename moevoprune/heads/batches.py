@@ -28,24 +28,61 @@ def epoch_order(n_rows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng([seed, 0xBA7C, epoch]).permutation(n_rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
-    """One mini-batch of several heads that train side by side.
+    """Rows of several heads that are worked on side by side: one mini-batch of each.
+
+    Where a head's batch is shorter than the others', the surplus places repeat a row with weight 0.
 
     Attributes
     ----------
+    shape
+        (heads, batch).
     rows
-        Row numbers in the training part, shape (heads, batch). Where a head's batch is shorter than the
-        others', the surplus places repeat a row with weight 0.
+        Row numbers in the training part, shape (heads * batch,).
+    head_rows
+        The same in a stack of all rows for every head, shape (heads * batch,).
+    targets
+        Targets of the rows (one-hot for classes), shape (heads, batch, outputs).
     weight
         1 / batch length for real rows and 0 for surplus ones, shape (heads, batch, 1).
     real
         1 for real rows and 0 for surplus ones, shape (heads, batch).
     """
 
+    shape: tuple[int, int]
     rows: Tensor
+    head_rows: Tensor
+    targets: Tensor
     weight: Tensor
     real: Tensor
+
+    @classmethod
+    def side_by_side(cls, batches: Sequence[npt.NDArray[np.int64]], targets: Tensor) -> Step:
+        """Put one batch of row numbers per head together.
+
+        Parameters
+        ----------
+        batches
+            One array of row numbers per head, each of at least one row.
+        targets
+            Targets of all rows, shape (rows, outputs); gives device and precision.
+        """
+        width = max(len(batch) for batch in batches)
+        shape = (len(batches), width)
+        rows = np.stack([np.resize(batch, width) for batch in batches])
+        real = np.stack([np.arange(width) < len(batch) for batch in batches])
+        length = np.array([[len(batch)] for batch in batches])
+        offset = np.arange(len(batches))[:, None] * len(targets)
+        flat = torch.from_numpy(rows.ravel()).to(targets.device)
+        return cls(
+            shape=shape,
+            rows=flat,
+            head_rows=torch.from_numpy((rows + offset).ravel()).to(targets.device),
+            targets=targets.index_select(0, flat).view(*shape, targets.shape[1]),
+            weight=torch.from_numpy(real / length)[..., None].to(targets),
+            real=torch.from_numpy(real).to(targets),
+        )
 
 
 class BatchPlan:
@@ -55,33 +92,32 @@ class BatchPlan:
     ----------
     row_sets
         For each head, the numbers of its training rows; all must give the same number of steps per epoch.
+    targets
+        Targets of all rows, shape (rows, outputs).
     batch_size
         Rows per step.
     seed
         Seed of the row order.
-    device, dtype
-        Where the index and weight tensors live.
     """
 
     def __init__(
         self,
         row_sets: Sequence[npt.NDArray[np.int64]],
+        targets: Tensor,
         batch_size: int,
         seed: int,
-        device: torch.device,
-        dtype: torch.dtype,
     ) -> None:
         counts = {n_steps(len(rows), batch_size) for rows in row_sets}
         if len(counts) != 1:
             raise ValueError("heads with different numbers of steps per epoch cannot share a plan")
         self.n_steps = counts.pop()
         self._row_sets = [np.asarray(rows, dtype=np.int64) for rows in row_sets]
+        self._targets = targets
         self._batch_size = batch_size
         self._seed = seed
-        self._device = device
-        self._dtype = dtype
         self._cache: dict[int, list[Step]] = {}
-        self._epoch_bytes = 24 * sum(len(rows) for rows in self._row_sets)
+        per_row = 16 + (targets.shape[1] + 2) * targets.element_size()
+        self._epoch_bytes = per_row * sum(len(rows) for rows in self._row_sets)
 
     def epoch(self, epoch: int) -> list[Step]:
         """Mini-batches of one epoch, counted from 0."""
@@ -94,18 +130,8 @@ class BatchPlan:
 
     def _build(self, epoch: int) -> list[Step]:
         orders = [rows[epoch_order(len(rows), self._seed, epoch)] for rows in self._row_sets]
-        steps = []
-        for start in range(0, self.n_steps * self._batch_size, self._batch_size):
-            batches = [order[start : start + self._batch_size] for order in orders]
-            width = max(len(batch) for batch in batches)
-            rows = np.stack([np.resize(batch, width) for batch in batches])
-            real = np.stack([np.arange(width) < len(batch) for batch in batches])
-            length = np.array([[len(batch)] for batch in batches])
-            steps.append(
-                Step(
-                    rows=torch.from_numpy(rows).to(self._device),
-                    weight=torch.from_numpy(real / length)[..., None].to(self._device, self._dtype),
-                    real=torch.from_numpy(real).to(self._device, self._dtype),
-                )
-            )
-        return steps
+        size = self._batch_size
+        return [
+            Step.side_by_side([order[start : start + size] for order in orders], self._targets)
+            for start in range(0, self.n_steps * size, size)
+        ]

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from moevoprune.heads.batches import Step
 from moevoprune.heads.settings import HeadSettings
 
 __all__ = ["DenseLayer", "DualLayer", "FirstLayer", "GatheredLayer"]
@@ -28,10 +29,10 @@ class FirstLayer(Protocol):
 
     state: Tensor
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Pre-activations of feature rows; rows (heads, batch) to (heads, batch, units)."""
+    def forward(self, step: Step) -> Tensor:
+        """Pre-activations of the rows of a step, shape (heads, batch, units)."""
 
-    def step(self, rows: Tensor, gradient: Tensor, rate: float) -> None:
+    def descend(self, step: Step, gradient: Tensor, rate: float) -> None:
         """Descend along the gradient of the last forward pass, shape (heads, batch, units)."""
 
     def weights(self) -> tuple[Tensor, Tensor | None]:
@@ -98,7 +99,9 @@ class DenseLayer:
     Parameters
     ----------
     start
-        Start weights, shape (heads, inputs, units), without bias.
+        Start weights, shape (inputs, units), without bias; the same for all heads.
+    n_heads
+        Number of heads.
     bias
         Whether there is a bias; inputs then carry a last column of ones.
     settings
@@ -108,21 +111,26 @@ class DenseLayer:
     """
 
     def __init__(
-        self, start: Tensor, bias: bool, settings: HeadSettings, connections: Tensor | None = None
+        self,
+        start: Tensor,
+        n_heads: int,
+        bias: bool,
+        settings: HeadSettings,
+        connections: Tensor | None = None,
     ) -> None:
-        self.n_inputs = start.shape[1]
+        self.n_inputs = start.shape[0]
         self.width = self.n_inputs + bias
         self._bias = bias
         if connections is not None:
-            connections = _with_bias_row(connections, 1.0 if bias else None).mT.contiguous()
-        self._weights = _Weights(
-            _with_bias_row(start, 0.0 if bias else None).mT.contiguous(), settings, connections
-        )
+            connections = _with_bias_row(connections, 1.0 if bias else None).T.contiguous()
+        stacked = _with_bias_row(start, 0.0 if bias else None).T.repeat(n_heads, 1, 1)
+        self._weights = _Weights(stacked, settings, connections)
         self.state = self._weights.values
+        self._transposed = self.state.mT
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(heads, batch, inputs[+1]) to (heads, batch, units)."""
-        return torch.bmm(inputs, self.state.mT)
+        return torch.bmm(inputs, self._transposed)
 
     def backward(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         """Gradient before the ReLU that made the inputs, without the column of ones."""
@@ -130,7 +138,7 @@ class DenseLayer:
         through: Tensor = torch.ops.aten.threshold_backward(below, inputs, 0.0)
         return through[..., : self.n_inputs]
 
-    def step(self, inputs: Tensor, gradient: Tensor, rate: float) -> None:
+    def descend(self, inputs: Tensor, gradient: Tensor, rate: float) -> None:
         """Take one optimiser step."""
         self._weights.descend(gradient, inputs, rate)
 
@@ -146,39 +154,38 @@ class GatheredLayer:
     Parameters
     ----------
     columns
-        Active columns of the features, shape (individuals, rows, inputs).
-    start, bias, settings, connections
-        As in :class:`DenseLayer`; heads of one individual stand next to each other.
+        Active columns of the features, shape (rows, inputs).
+    start, n_heads, bias, settings, connections
+        As in :class:`DenseLayer`.
     """
 
     def __init__(
         self,
         columns: Tensor,
         start: Tensor,
+        n_heads: int,
         bias: bool,
         settings: HeadSettings,
         connections: Tensor | None = None,
     ) -> None:
-        individuals, n_rows, self._n_inputs = columns.shape
+        self._n_inputs = columns.shape[1]
         self._bias = bias
         if connections is not None:
             connections = _with_bias_row(connections, 1.0 if bias else None)
-        self._weights = _Weights(_with_bias_row(start, 0.0 if bias else None), settings, connections)
+        self._weights = _Weights(
+            _with_bias_row(start, 0.0 if bias else None).repeat(n_heads, 1, 1), settings, connections
+        )
         self.state = self._weights.values
-        if bias:
-            columns = torch.cat([columns, columns.new_ones(individuals, n_rows, 1)], dim=2)
-        self._flat = columns.reshape(individuals * n_rows, columns.shape[2])
-        self._offset = _individual_offsets(start.shape[0], individuals, n_rows, columns.device)
-        self._batch = self._flat[:0]
+        self._columns = torch.cat([columns, columns.new_ones(len(columns), 1)], dim=1) if bias else columns
+        self._batch = self._columns[:0]
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, step: Step) -> Tensor:
         """See :meth:`FirstLayer.forward`."""
-        flat_rows = (rows + self._offset).flatten()
-        self._batch = self._flat.index_select(0, flat_rows).view(*rows.shape, self._flat.shape[1])
+        self._batch = self._columns.index_select(0, step.rows).view(*step.shape, self._columns.shape[1])
         return torch.bmm(self._batch, self.state)
 
-    def step(self, rows: Tensor, gradient: Tensor, rate: float) -> None:
-        """See :meth:`FirstLayer.step`."""
+    def descend(self, step: Step, gradient: Tensor, rate: float) -> None:
+        """See :meth:`FirstLayer.descend`."""
         self._weights.descend(self._batch, gradient, rate)
 
     def weights(self) -> tuple[Tensor, Tensor | None]:
@@ -196,85 +203,68 @@ class DualLayer:
     Parameters
     ----------
     columns
-        Active columns of the features, shape (individuals, rows, inputs).
-    start
-        Start weights, shape (heads, inputs, units), the same for all heads of an individual.
-    bias
-        Whether there is a bias.
+        Active columns of the features, shape (rows, inputs).
+    start, n_heads, bias
+        As in :class:`DenseLayer`.
     settings
         SGD without weight decay, the only optimiser that has this form here.
     gram
-        ``columns @ columns.mT`` where it is known already, shape (individuals, rows, rows), without bias.
+        ``columns @ columns.T`` where it is known already, shape (rows, rows), without bias.
     """
 
     def __init__(
-        self, columns: Tensor, start: Tensor, bias: bool, settings: HeadSettings, gram: Tensor | None = None
+        self,
+        columns: Tensor,
+        start: Tensor,
+        n_heads: int,
+        bias: bool,
+        settings: HeadSettings,
+        gram: Tensor | None = None,
     ) -> None:
-        individuals, n_rows, _ = columns.shape
-        heads, _, units = start.shape
         if gram is None:
-            gram = torch.bmm(columns, columns.mT)
-        self._gram = (gram + 1.0 if bias else gram).reshape(individuals * n_rows, n_rows)
+            gram = columns @ columns.T
+        self._gram = gram + 1.0 if bias else gram
         self._columns = columns
         self._start = start
         self._bias = bias
-        per_individual = heads // individuals
-        self._per_individual = per_individual
-        self._base = torch.bmm(columns, start[::per_individual]).reshape(individuals * n_rows, units)
-        self.state = columns.new_zeros(heads, n_rows, units)
+        self._base = columns @ start
+        self.state = columns.new_zeros(n_heads, len(columns), start.shape[1])
         self._momentum = torch.zeros_like(self.state)
-        self._offset = _individual_offsets(heads, individuals, n_rows, columns.device)
-        self._head_offset = (torch.arange(heads, device=columns.device) * n_rows)[:, None]
+        # the same memory with the heads' rows below one another
+        self._flat_state, self._flat_momentum = self.state.flatten(0, 1), self._momentum.flatten(0, 1)
         self._mu = settings.momentum
         self._nesterov = settings.nesterov
         self._scale = 1.0
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, step: Step) -> Tensor:
         """See :meth:`FirstLayer.forward`."""
-        flat_rows = (rows + self._offset).reshape(-1)
-        gram = self._gram.index_select(0, flat_rows).view(*rows.shape, self._gram.shape[1])
-        base = self._base.index_select(0, flat_rows).view(*rows.shape, self._base.shape[1])
+        gram = self._gram.index_select(0, step.rows).view(*step.shape, self._gram.shape[1])
+        base = self._base.index_select(0, step.rows).view(*step.shape, self._base.shape[1])
         return base.baddbmm_(gram, self.state)
 
-    def step(self, rows: Tensor, gradient: Tensor, rate: float) -> None:
-        """See :meth:`FirstLayer.step`."""
-        flat_rows = (rows + self._head_offset).reshape(-1)
+    def descend(self, step: Step, gradient: Tensor, rate: float) -> None:
+        """See :meth:`FirstLayer.descend`."""
         flat_gradient = gradient.flatten(0, 1)
-        coefficients = self.state.flatten(0, 1)
         if self._mu == 0.0:
-            coefficients.index_add_(0, flat_rows, flat_gradient, alpha=-rate)
+            self._flat_state.index_add_(0, step.head_rows, flat_gradient, alpha=-rate)
             return
         self._scale *= self._mu
-        momentum = self._momentum
-        momentum.flatten(0, 1).index_add_(0, flat_rows, flat_gradient, alpha=1.0 / self._scale)
+        self._flat_momentum.index_add_(0, step.head_rows, flat_gradient, alpha=1.0 / self._scale)
         if self._nesterov:
-            self.state.add_(momentum, alpha=-rate * self._mu * self._scale)
-            coefficients.index_add_(0, flat_rows, flat_gradient, alpha=-rate)
+            self.state.add_(self._momentum, alpha=-rate * self._mu * self._scale)
+            self._flat_state.index_add_(0, step.head_rows, flat_gradient, alpha=-rate)
         else:
-            self.state.add_(momentum, alpha=-rate * self._scale)
+            self.state.add_(self._momentum, alpha=-rate * self._scale)
         if self._scale < 1.0 / _LARGEST_MOMENTUM_SCALE:
-            momentum.mul_(self._scale)
+            self._momentum.mul_(self._scale)
             self._scale = 1.0
 
     def weights(self) -> tuple[Tensor, Tensor | None]:
         """See :meth:`FirstLayer.weights`."""
-        weights = torch.stack(
-            [
-                torch.addmm(start, self._columns[head // self._per_individual].mT, coefficients)
-                for head, (start, coefficients) in enumerate(zip(self._start, self.state, strict=True))
-            ]
-        )
+        weights = torch.stack([torch.addmm(self._start, self._columns.T, head) for head in self.state])
         return weights, self.state.sum(dim=1) if self._bias else None
 
 
 def _with_bias_row(weights: Tensor, value: float | None) -> Tensor:
-    """Copy weights (heads, inputs, units), with one more row of a value unless that is None."""
-    if value is None:
-        return weights.clone(memory_format=torch.contiguous_format)
-    return torch.cat([weights, weights.new_full((weights.shape[0], 1, weights.shape[2]), value)], dim=1)
-
-
-def _individual_offsets(heads: int, individuals: int, n_rows: int, device: torch.device) -> Tensor:
-    """Where the rows of each head's individual start in a stack of individuals; shape (heads, 1)."""
-    individual = torch.arange(heads, device=device) // (heads // individuals)
-    return (individual * n_rows)[:, None]
+    """Weights (inputs, units), with one more row of a value unless that is None."""
+    return weights if value is None else torch.cat([weights, weights.new_full((1, weights.shape[1]), value)])

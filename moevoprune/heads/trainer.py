@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from moevoprune.heads.batches import BatchPlan, n_steps
+from moevoprune.heads.batches import BatchPlan, Step, n_steps
 from moevoprune.heads.device import reproducible, resolve_device
 from moevoprune.heads.encodings import HeadMask, HeadShape
 from moevoprune.heads.layers import DenseLayer, DualLayer, FirstLayer, GatheredLayer
@@ -165,13 +165,15 @@ class PopulationTrainer:
         Yields
         ------
         HeadStack
-            Per mask, in order, as soon as its group is trained; its heads follow ``row_sets``.
+            Per mask, in order, as soon as it is trained; its heads follow ``row_sets``.
         """
         fold_groups = self._fold_groups(row_sets)
-        for group in self._individual_groups(masks, len(row_sets)):
+        # One individual at a time keeps all its folds' weights in the cache of a CPU core, and makes
+        # independence from the rest of the batch true by construction.
+        for mask in masks:
             with reproducible(self.device):
-                stacks = self._fit_group(group, row_sets, fold_groups)
-            yield from stacks
+                stack = self._fit_individual(mask, row_sets, fold_groups)
+            yield stack
 
     def chosen_form(self, mask: HeadMask, n_heads: int, rows_per_head: int) -> Literal["dual", "gathered"]:
         """Cheaper exact form for a mask; a function of the mask and the settings alone."""
@@ -200,12 +202,6 @@ class PopulationTrainer:
             groups.setdefault(n_steps(len(trained), self.settings.batch_size), []).append(fold)
         return list(groups.values())
 
-    def _individual_groups(self, masks: Sequence[HeadMask], n_folds: int) -> Iterator[list[HeadMask]]:
-        # One individual at a time keeps all its folds' weights in the cache of a CPU core, and makes
-        # independence from the rest of the batch true by construction.
-        for mask in masks:
-            yield [mask]
-
     def _training_rows(self, rows: Rows) -> tuple[Rows, Rows]:
         if self.settings.early_stop == "validation":
             return monitor_split(rows, self._labels, self._seed)
@@ -214,22 +210,18 @@ class PopulationTrainer:
     def _plan(self, row_sets: list[Rows]) -> BatchPlan:
         key = tuple(rows.tobytes() for rows in row_sets)
         if key not in self._plans:
-            self._plans[key] = BatchPlan(row_sets, self.settings.batch_size, self._seed, self.device, self.dtype)
+            self._plans[key] = BatchPlan(row_sets, self._targets, self.settings.batch_size, self._seed)
         return self._plans[key]
 
-    def _fit_group(
-        self, masks: list[HeadMask], row_sets: Sequence[Rows], fold_groups: list[list[int]]
-    ) -> list[HeadStack]:
-        (mask,) = masks
+    def _fit_individual(self, mask: HeadMask, row_sets: Sequence[Rows], fold_groups: list[list[int]]) -> HeadStack:
         rows_per_head = max(len(rows) for rows in row_sets)
         form = self.chosen_form(mask, len(row_sets), rows_per_head)
         inputs = torch.from_numpy(mask.inputs).to(self.device)
         everything = len(mask.inputs) == self.shape.n_features
-        columns = (self.features if everything else self.features.index_select(1, inputs))[None]
+        columns = self.features if everything else self.features.index_select(1, inputs)
         gram = self._gram_of_everything() if everything and form == "dual" else None
         start = [
-            torch.tensor(weights, dtype=self.dtype, device=self.device)[None]
-            for weights in self._start.weights(mask)
+            torch.tensor(weights, dtype=self.dtype, device=self.device) for weights in self._start.weights(mask)
         ]
         parts = []
         for folds in fold_groups:
@@ -237,11 +229,11 @@ class PopulationTrainer:
             heads = _Heads(self, mask, form, columns, gram, start, len(folds))
             parts.append(heads.train(self._plan([rows for rows, _ in split]), [m for _, m in split]))
         order = np.argsort(np.concatenate([np.array(folds) for folds in fold_groups]))
-        return [_merge(mask, parts, order)]
+        return _merge(mask, parts, order)
 
     def _gram_of_everything(self) -> Tensor:
         if self._whole_gram is None:
-            self._whole_gram = (self.features @ self.features.mT)[None]
+            self._whole_gram = self.features @ self.features.T
         return self._whole_gram
 
 
@@ -273,18 +265,16 @@ class _Heads:
         self._n_heads = n_heads
         connections: list[Tensor | None] = [None] * len(start)
         for layer, kept in enumerate(mask.connections or ()):
-            tensor = torch.tensor(kept, dtype=trainer.dtype, device=trainer.device)[None]
-            connections[layer] = tensor.expand(n_heads, -1, -1)
-        stacked = [weights.expand(n_heads, -1, -1) for weights in start]
+            connections[layer] = torch.tensor(kept, dtype=trainer.dtype, device=trainer.device)
         has_bias = [settings.bias] * (len(start) - 1) + [True]
         self._first: FirstLayer
         if form == "dual":
-            self._first = DualLayer(columns, stacked[0], has_bias[0], settings, gram)
+            self._first = DualLayer(columns, start[0], n_heads, has_bias[0], settings, gram)
         else:
-            self._first = GatheredLayer(columns, stacked[0], has_bias[0], settings, connections[0])
+            self._first = GatheredLayer(columns, start[0], n_heads, has_bias[0], settings, connections[0])
         self._upper = [
-            DenseLayer(weights, bias, settings, kept)
-            for weights, bias, kept in zip(stacked[1:], has_bias[1:], connections[1:], strict=True)
+            DenseLayer(weights, n_heads, bias, settings, kept)
+            for weights, bias, kept in zip(start[1:], has_bias[1:], connections[1:], strict=True)
         ]
         self._buffers: dict[tuple[int, int], Tensor] = {}
 
@@ -310,42 +300,44 @@ class _Heads:
         return _Trained([w for w, _ in pairs], [b for _, b in pairs], stop.train_loss, stop.epochs)
 
     def _train_epoch(self, plan: BatchPlan, epoch: int, rates: list[float], track: bool) -> Tensor:
-        first, upper = self._first, self._upper
-        total = self._targets.new_zeros(self._n_heads)
-        count = self._targets.new_zeros(self._n_heads)
+        """Train one epoch and return each head's mean loss over it, if that is to be tracked."""
+        losses = []
         for number, step in enumerate(plan.epoch(epoch)):
             rate = rates[epoch * plan.n_steps + number]
-            rows = step.rows
-            activations, outputs = self._forward(rows)
-            targets = self._targets.index_select(0, rows.view(-1)).view(outputs.shape)
+            activations, outputs = self._forward(step)
             if self._classification:
-                if track:
-                    logs = outputs.log_softmax(2)
-                    total -= ((logs * targets).sum(2) * step.real).sum(1)
-                    gradient = logs.exp_()
-                else:
-                    gradient = outputs.softmax(2)
-                gradient.sub_(targets).mul_(step.weight)
+                value = outputs.log_softmax(2)
+                gradient = value.exp().sub_(step.targets).mul_(step.weight)
             else:
-                gradient = outputs.sub_(targets)
-                if track:
-                    total += (gradient.square().mean(2) * step.real).sum(1)
-                gradient.mul_(step.weight * (2.0 / outputs.shape[2]))
+                value = outputs.sub_(step.targets)
+                gradient = value * (step.weight * (2.0 / outputs.shape[2]))
             if track:
-                count += step.real.sum(1)
-            for layer, hidden in zip(reversed(upper), reversed(activations), strict=True):
+                # summed once per epoch: per step it would cost as much as the small products
+                losses.append((value, step))
+            for layer, hidden in zip(reversed(self._upper), reversed(activations), strict=True):
                 below = layer.backward(gradient, hidden)
-                layer.step(hidden, gradient, rate)
+                layer.descend(hidden, gradient, rate)
                 gradient = below
-            first.step(rows, gradient, rate)
-        return total / count
+            self._first.descend(step, gradient, rate)
+        return self._mean_loss(losses) if track else self._targets.new_full((self._n_heads,), float("nan"))
 
-    def _forward(self, rows: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _mean_loss(self, pairs: list[tuple[Tensor, Step]]) -> Tensor:
+        """Mean loss of each head over steps, from log-probabilities or differences to the targets."""
+        values = torch.cat([value for value, _ in pairs], dim=1)
+        real = torch.cat([step.real for _, step in pairs], dim=1)
+        if self._classification:
+            targets = torch.cat([step.targets for _, step in pairs], dim=1)
+            losses = -(values * targets).sum(2)
+        else:
+            losses = values.square().mean(2)
+        return (losses * real).sum(1) / real.sum(1)
+
+    def _forward(self, step: Step) -> tuple[list[Tensor], Tensor]:
         """Hidden activations, each with its column of ones where the next layer has a bias, and outputs."""
-        values = self._first.forward(rows)
+        values = self._first.forward(step)
         activations = []
         for layer in self._upper:
-            hidden = self._buffer(rows.shape[1], layer)
+            hidden = self._buffer(step.shape[1], layer)
             torch.clamp_min(values, 0.0, out=hidden[..., : layer.n_inputs])
             activations.append(hidden)
             values = layer.forward(hidden)
@@ -359,18 +351,11 @@ class _Heads:
 
     def _monitor(self, monitor_rows: list[Rows]) -> Tensor:
         """Mean loss on each head's monitor rows."""
-        width = max(len(rows) for rows in monitor_rows)
-        device = self._targets.device
-        rows = torch.from_numpy(np.stack([np.resize(r, width) for r in monitor_rows])).to(device)
-        counts = torch.tensor([len(r) for r in monitor_rows], device=device)
-        real = torch.arange(width, device=device) < counts[:, None]
-        _, outputs = self._forward(rows)
-        targets = self._targets.index_select(0, rows.view(-1)).view(outputs.shape)
-        if self._classification:
-            losses = -(outputs.log_softmax(2) * targets).sum(2)
-        else:
-            losses = (outputs - targets).square().mean(2)
-        return (losses * real).sum(1) / counts
+        step = Step.side_by_side(monitor_rows, self._targets)
+        _, outputs = self._forward(step)
+        return self._mean_loss(
+            [(outputs.log_softmax(2) if self._classification else outputs - step.targets, step)]
+        )
 
 
 def _merge(mask: HeadMask, parts: list[_Trained], order: npt.NDArray[np.int64]) -> HeadStack:
