@@ -130,8 +130,25 @@ class BatchPlan:
 
     def _build(self, epoch: int) -> list[Step]:
         orders = [rows[epoch_order(len(rows), self._seed, epoch)] for rows in self._row_sets]
-        size = self._batch_size
+        # every head's batches but the last are full, and are prepared together
+        n_full = (self.n_steps - 1) * self._batch_size
+        full = np.stack([order[:n_full] for order in orders]).reshape(
+            len(orders), self.n_steps - 1, self._batch_size
+        )
+        last = Step.side_by_side([order[n_full:] for order in orders], self._targets)
+        return [*self._full_steps(np.ascontiguousarray(full.swapaxes(0, 1))), last]
+
+    def _full_steps(self, rows: npt.NDArray[np.int64]) -> list[Step]:
+        """Steps without surplus places; rows of shape (steps, heads, batch)."""
+        n_steps, n_heads, width = rows.shape
+        targets = self._targets
+        offset = np.arange(n_heads)[:, None] * len(targets)
+        flat = torch.from_numpy(rows.reshape(n_steps, n_heads * width)).to(targets.device)
+        head_flat = torch.from_numpy((rows + offset).reshape(n_steps, n_heads * width)).to(targets.device)
+        chosen = targets.index_select(0, flat.flatten()).view(n_steps, n_heads, width, targets.shape[1])
+        real = targets.new_ones(n_heads, width)
+        weight = targets.new_full((n_heads, width, 1), 1.0 / width)
         return [
-            Step.side_by_side([order[start : start + size] for order in orders], self._targets)
-            for start in range(0, self.n_steps * size, size)
+            Step((n_heads, width), *parts, weight, real)
+            for parts in zip(flat.unbind(), head_flat.unbind(), chosen.unbind(), strict=True)
         ]

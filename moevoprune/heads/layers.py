@@ -127,6 +127,24 @@ class DenseLayer:
         self._weights = _Weights(stacked, settings, connections)
         self.state = self._weights.values
         self._transposed = self.state.mT
+        # inputs with their column of ones, and the view of them without it, by batch length
+        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def activate(self, below: Tensor) -> Tensor:
+        """Apply the ReLU: inputs of this layer, shape (heads, batch, inputs[+1]), valid until the next call.
+
+        Parameters
+        ----------
+        below
+            Pre-activations of the layer below, shape (heads, batch, inputs).
+        """
+        batch = below.shape[1]
+        if batch not in self._buffers:
+            inputs = self.state.new_ones(self.state.shape[0], batch, self.width)
+            self._buffers[batch] = inputs, inputs[..., : self.n_inputs]
+        inputs, part = self._buffers[batch]
+        torch.clamp_min(below, 0.0, out=part)
+        return inputs
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(heads, batch, inputs[+1]) to (heads, batch, units)."""
@@ -135,7 +153,7 @@ class DenseLayer:
     def backward(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         """Gradient before the ReLU that made the inputs, without the column of ones."""
         below = torch.bmm(gradient, self.state)
-        through: Tensor = torch.ops.aten.threshold_backward(below, inputs, 0.0)
+        through: Tensor = torch.ops.aten.threshold_backward.default(below, inputs, 0.0)
         return through[..., : self.n_inputs]
 
     def descend(self, inputs: Tensor, gradient: Tensor, rate: float) -> None:

@@ -150,6 +150,7 @@ class PopulationTrainer:
             self._labels = None
             self._targets = torch.tensor(targets, dtype=dtype, device=self.device)
         self._plans: dict[tuple[bytes, ...], BatchPlan] = {}
+        self._known_rates: dict[int, list[float]] = {}
         self._whole_gram: Tensor | None = None
 
     def fit(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> Iterator[HeadStack]:
@@ -231,6 +232,11 @@ class PopulationTrainer:
         order = np.argsort(np.concatenate([np.array(folds) for folds in fold_groups]))
         return _merge(mask, parts, order)
 
+    def _rates(self, n_steps: int) -> list[float]:
+        if n_steps not in self._known_rates:
+            self._known_rates[n_steps] = self.settings.learning_rates(n_steps)
+        return self._known_rates[n_steps]
+
     def _gram_of_everything(self) -> Tensor:
         if self._whole_gram is None:
             self._whole_gram = self.features @ self.features.T
@@ -262,6 +268,7 @@ class _Heads:
         self._settings = settings
         self._classification = trainer.is_classification
         self._targets = trainer._targets
+        self._rates = trainer._rates
         self._n_heads = n_heads
         connections: list[Tensor | None] = [None] * len(start)
         for layer, kept in enumerate(mask.connections or ()):
@@ -276,12 +283,11 @@ class _Heads:
             DenseLayer(weights, n_heads, bias, settings, kept)
             for weights, bias, kept in zip(start[1:], has_bias[1:], connections[1:], strict=True)
         ]
-        self._buffers: dict[tuple[int, int], Tensor] = {}
 
     def train(self, plan: BatchPlan, monitor_rows: list[Rows]) -> _Trained:
         """Run the epochs and return the weights that early stopping says to keep."""
         settings = self._settings
-        rates = settings.learning_rates(plan.n_steps)
+        rates = self._rates(plan.n_steps)
         layers: list[FirstLayer | DenseLayer] = [self._first, *self._upper]
         stop = EarlyStop(settings, self._n_heads, [layer.state for layer in layers])
         for epoch in range(settings.epochs):
@@ -337,17 +343,10 @@ class _Heads:
         values = self._first.forward(step)
         activations = []
         for layer in self._upper:
-            hidden = self._buffer(step.shape[1], layer)
-            torch.clamp_min(values, 0.0, out=hidden[..., : layer.n_inputs])
+            hidden = layer.activate(values)
             activations.append(hidden)
             values = layer.forward(hidden)
         return activations, values
-
-    def _buffer(self, batch: int, layer: DenseLayer) -> Tensor:
-        key = (id(layer), batch)
-        if key not in self._buffers:
-            self._buffers[key] = layer.state.new_ones(self._n_heads, batch, layer.width)
-        return self._buffers[key]
 
     def _monitor(self, monitor_rows: list[Rows]) -> Tensor:
         """Mean loss on each head's monitor rows."""
