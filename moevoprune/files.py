@@ -45,7 +45,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
         sync_folder(target.parent)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
         advice = "free some space and try again" if full else "choose an existing, writable folder"
         raise InputError(f"{target}: cannot be written ({error.strerror or error}): {advice}") from error
     finally:
