@@ -77,7 +77,8 @@ def _build_parser() -> argparse.ArgumentParser:
         action="append",
         metavar="KEY=VALUE",
         help="any other setting, e.g. --set epochs=40, --set hidden=[32,16], --set preset=paper, "
-        "--set task=regression, --set max_active=100 (may be repeated)",
+        "--set task=regression, --set max_active=100, --set chunk=3 (individuals trained at once; changes nothing "
+        "but memory); may be repeated; the config.toml of any run lists them all",
     )
     run.add_argument("--resume", action="store_true", help="continue the run in --out DIR")
     run.add_argument("--quiet", action="store_true", help="print errors only")
