@@ -106,7 +106,7 @@ def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
     """Settings of the problem file, changed by the options."""
     raw: dict[str, Any]
     if arguments.problem is None and arguments.resume and out is not None:
-        if not is_file(out / CONFIG):
+        if not _exists(out / CONFIG):
             raise InputError(
                 f"{out}: holds no {CONFIG}, so there is no telling what to resume: name the PROBLEM too"
             )
@@ -130,7 +130,7 @@ def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
     for assignment in arguments.set or []:
         key = set_value(raw, assignment)
         given[key] = "--set"
-        if key == "data.features" and isinstance(raw["data"][key.removeprefix("data.")], str):
+        if key == "data.features" and isinstance(raw["data"]["features"], str):
             raw["data"]["features"] = absolute_source(raw["data"]["features"], Path.cwd())
     return parse_config(raw, where, given)
 
@@ -166,7 +166,7 @@ def _build(config: RunConfig) -> tuple[RunConfig, PruningProblem]:
             "objectives": [objective.name for objective in problem.objectives],
             "cv": None if own_validation else len(problem.fitness.folds),
         },
-        "compute": {**config.compute.model_dump(), "device": problem.fitness.device.type},
+        "compute": {**config.compute.model_dump(), "device": str(problem.fitness.device)},
     }
     return parse_config({**config.model_dump(), **resolved}, "settings"), problem
 
@@ -181,9 +181,9 @@ def _free_folder(parent: Path, name: str) -> Path:
 
 def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: bool) -> bool:
     """Make or check the run folder; returns whether there is a run in it to resume."""
-    if any(is_file(out / name) for name in _FILES) and not resume:
+    if any(_exists(out / name) for name in _FILES) and not resume:
         raise InputError(f"{out}: holds another run: add --resume to continue it, or choose another --out folder")
-    if resume and is_file(out / CONFIG):
+    if resume and _exists(out / CONFIG):
         changes = changed_settings(parse_config(read_toml(out / CONFIG), str(out / CONFIG)), config)
         if changes:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
@@ -199,12 +199,12 @@ def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: 
         check_journal(problem, out / JOURNAL, config.seed)
         remove_leftovers(out)
         remove_leftovers(out / "figures")
-    if not is_file(out / CONFIG):
+    if not _exists(out / CONFIG):
         write_text(out / CONFIG, to_toml(config))
     return resume
 
 
-def is_file(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     """Whether something is there; a path that cannot exist is not."""
     try:
         return path.exists() or path.is_symlink()

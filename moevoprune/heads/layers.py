@@ -222,25 +222,23 @@ class DualLayer:
     ----------
     columns
         Active columns of the features, shape (rows, inputs).
+    gram
+        ``columns @ columns.T``, shape (rows, rows).
     start, n_heads, bias
         As in :class:`DenseLayer`.
     settings
         SGD without weight decay, the only optimiser that has this form here.
-    gram
-        ``columns @ columns.T`` where it is known already, shape (rows, rows), without bias.
     """
 
     def __init__(
         self,
         columns: Tensor,
+        gram: Tensor,
         start: Tensor,
         n_heads: int,
         bias: bool,
         settings: HeadSettings,
-        gram: Tensor | None = None,
     ) -> None:
-        if gram is None:
-            gram = columns @ columns.T
         self._gram = gram + 1.0 if bias else gram
         self._columns = columns
         self._start = start

@@ -220,14 +220,16 @@ class PopulationTrainer:
         inputs = torch.from_numpy(mask.inputs).to(self.device)
         everything = len(mask.inputs) == self.shape.n_features
         columns = self.features if everything else self.features.index_select(1, inputs)
-        gram = self._gram_of_everything() if everything and form == "dual" else None
+        gram = None
+        if form == "dual":
+            gram = self._gram_of_everything() if everything else columns @ columns.T
         start = [
             torch.tensor(weights, dtype=self.dtype, device=self.device) for weights in self._start.weights(mask)
         ]
         parts = []
         for folds in fold_groups:
             split = [self._training_rows(row_sets[fold]) for fold in folds]
-            heads = _Heads(self, mask, form, columns, gram, start, len(folds))
+            heads = _Heads(self, mask, columns, gram, start, len(folds))
             parts.append(heads.train(self._plan([rows for rows, _ in split]), [m for _, m in split]))
         order = np.argsort(np.concatenate([np.array(folds) for folds in fold_groups]))
         return _merge(mask, parts, order)
@@ -252,13 +254,15 @@ class _Trained:
 
 
 class _Heads:
-    """Heads of one individual on folds that share their steps, while they train."""
+    """Heads of one individual on folds that share their steps, while they train.
+
+    With a Gram matrix of the columns the first layer is in the dual form, without one in the gathered form.
+    """
 
     def __init__(
         self,
         trainer: PopulationTrainer,
         mask: HeadMask,
-        form: Literal["dual", "gathered"],
         columns: Tensor,
         gram: Tensor | None,
         start: list[Tensor],
@@ -275,8 +279,8 @@ class _Heads:
             connections[layer] = torch.tensor(kept, dtype=trainer.dtype, device=trainer.device)
         has_bias = [settings.bias] * (len(start) - 1) + [True]
         self._first: FirstLayer
-        if form == "dual":
-            self._first = DualLayer(columns, start[0], n_heads, has_bias[0], settings, gram)
+        if gram is not None:
+            self._first = DualLayer(columns, gram, start[0], n_heads, has_bias[0], settings)
         else:
             self._first = GatheredLayer(columns, start[0], n_heads, has_bias[0], settings, connections[0])
         self._upper = [
@@ -292,8 +296,7 @@ class _Heads:
         stop = EarlyStop(settings, self._n_heads, [layer.state for layer in layers])
         for epoch in range(settings.epochs):
             # the running loss is wanted by early stopping, and as a figure of the last epoch
-            track = settings.early_stop == "training" or epoch == settings.epochs - 1
-            track = track or settings.early_stop == "validation"
+            track = settings.early_stop != "none" or epoch == settings.epochs - 1
             losses = self._train_epoch(plan, epoch, rates, track)
             if track:
                 monitored = losses
