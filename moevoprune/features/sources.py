@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, nearest
 from moevoprune.features.digits import load_digits_features
 from moevoprune.features.feature_set import FeatureSet, Task
 
@@ -48,10 +47,8 @@ def load_features(source: str | Path, task: Task | None = None) -> FeatureSet:
         # the reader says precisely what is wrong with such a path
         found = True
     if not found:
-        close = difflib.get_close_matches(str(source).lower(), BUILT_IN, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "check the name or give the path of an .npz file"
+        hint = nearest(str(source).lower(), BUILT_IN) or "; check the name or give the path of an .npz file"
         raise InputError(
-            f"{str(source)!r} is neither a built-in feature set ({', '.join(BUILT_IN)})"
-            f" nor an existing file; {hint}"
+            f"{str(source)!r} is neither a built-in feature set ({', '.join(BUILT_IN)}) nor an existing file{hint}"
         )
     return FeatureSet.load(path, task)

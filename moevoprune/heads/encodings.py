@@ -254,7 +254,5 @@ def make_encoding(name: str, shape: HeadShape) -> Encoding:
         The name is unknown, or the head has too few hidden layers for it.
     """
     if name not in ENCODINGS:
-        raise InputError(
-            f"unknown encoding {name!r}{nearest(name, ENCODINGS) or ''}: use one of {', '.join(ENCODINGS)}"
-        )
+        raise InputError(f"unknown encoding {name!r}{nearest(name, ENCODINGS)}: use one of {', '.join(ENCODINGS)}")
     return ENCODINGS[name](shape)

@@ -168,12 +168,12 @@ class PopulationTrainer:
         HeadStack
             Per mask, in order, as soon as it is trained; its heads follow ``row_sets``.
         """
-        fold_groups = self._fold_groups(row_sets)
+        groups = self._fold_groups(row_sets)
         # One individual at a time keeps all its folds' weights in the cache of a CPU core, and makes
         # independence from the rest of the batch true by construction.
         for mask in masks:
             with reproducible(self.device):
-                stack = self._fit_individual(mask, row_sets, fold_groups)
+                stack = self._fit_individual(mask, row_sets, groups)
             yield stack
 
     def chosen_form(self, mask: HeadMask, n_heads: int, rows_per_head: int) -> Literal["dual", "gathered"]:
@@ -195,13 +195,16 @@ class PopulationTrainer:
             dual += n_rows**2 * n_active
         return "dual" if dual < gathered else "gathered"
 
-    def _fold_groups(self, row_sets: Sequence[Rows]) -> list[list[int]]:
+    def _fold_groups(self, row_sets: Sequence[Rows]) -> list[_FoldGroup]:
         """Folds that take the same number of steps per epoch can share every step."""
-        groups: dict[int, list[int]] = {}
-        for fold, rows in enumerate(row_sets):
-            trained = self._training_rows(rows)[0]
-            groups.setdefault(n_steps(len(trained), self.settings.batch_size), []).append(fold)
-        return list(groups.values())
+        split = [self._training_rows(rows) for rows in row_sets]
+        by_steps: dict[int, list[int]] = {}
+        for fold, (rows, _) in enumerate(split):
+            by_steps.setdefault(n_steps(len(rows), self.settings.batch_size), []).append(fold)
+        return [
+            _FoldGroup(folds, self._plan([split[fold][0] for fold in folds]), [split[fold][1] for fold in folds])
+            for folds in by_steps.values()
+        ]
 
     def _training_rows(self, rows: Rows) -> tuple[Rows, Rows]:
         if self.settings.early_stop == "validation":
@@ -214,7 +217,7 @@ class PopulationTrainer:
             self._plans[key] = BatchPlan(row_sets, self._targets, self.settings.batch_size, self._seed)
         return self._plans[key]
 
-    def _fit_individual(self, mask: HeadMask, row_sets: Sequence[Rows], fold_groups: list[list[int]]) -> HeadStack:
+    def _fit_individual(self, mask: HeadMask, row_sets: Sequence[Rows], groups: list[_FoldGroup]) -> HeadStack:
         rows_per_head = max(len(rows) for rows in row_sets)
         form = self.chosen_form(mask, len(row_sets), rows_per_head)
         inputs = torch.from_numpy(mask.inputs).to(self.device)
@@ -227,11 +230,10 @@ class PopulationTrainer:
             torch.tensor(weights, dtype=self.dtype, device=self.device) for weights in self._start.weights(mask)
         ]
         parts = []
-        for folds in fold_groups:
-            split = [self._training_rows(row_sets[fold]) for fold in folds]
-            heads = _Heads(self, mask, columns, gram, start, len(folds))
-            parts.append(heads.train(self._plan([rows for rows, _ in split]), [m for _, m in split]))
-        order = np.argsort(np.concatenate([np.array(folds) for folds in fold_groups]))
+        for group in groups:
+            heads = _Heads(self, mask, columns, gram, start, len(group.folds))
+            parts.append(heads.train(group.plan, group.monitor_rows))
+        order = np.argsort(np.concatenate([np.array(group.folds) for group in groups]))
         return _merge(mask, parts, order)
 
     def _rates(self, n_steps: int) -> list[float]:
@@ -243,6 +245,15 @@ class PopulationTrainer:
         if self._whole_gram is None:
             self._whole_gram = self.features @ self.features.T
         return self._whole_gram
+
+
+@dataclass(frozen=True, eq=False)
+class _FoldGroup:
+    """Folds that share their steps: their numbers, their batches, and the rows that stop each."""
+
+    folds: list[int]
+    plan: BatchPlan
+    monitor_rows: list[Rows]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, nearest
 from moevoprune.objectives import predictive
 from moevoprune.objectives.base import TASKS, Candidate, Objective
 from moevoprune.objectives.cka import debiased_linear_cka
@@ -175,9 +174,9 @@ def _resolve(spec: object) -> Objective:
         name = _ALIASES.get(spec, spec)
         if name not in _BUILTIN:
             known = available_objectives()
-            near = difflib.get_close_matches(spec, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError(f"objectives: unknown name {spec!r}; {hint}choose among {', '.join(known)}")
+            raise InputError(
+                f"objectives: unknown name {spec!r}{nearest(spec, known) or ';'} choose among {', '.join(known)}"
+            )
         return _BUILTIN[name] if name == spec else replace(_BUILTIN[name], name=spec)
     if callable(spec):
         called = getattr(spec, "__name__", None)

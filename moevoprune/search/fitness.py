@@ -20,7 +20,7 @@ from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.trainer import TRAINER_VERSION, HeadStack, PopulationTrainer
 from moevoprune.objectives import MIN_CKA_ROWS, Candidate, FoldPrediction, Objective
 
-__all__ = ["FitnessEvaluator"]
+__all__ = ["FitnessEvaluator", "pack"]
 
 Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]

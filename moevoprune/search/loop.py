@@ -17,6 +17,7 @@ from pymoo.core.algorithm import Algorithm
 from moevoprune.errors import InputError, whole_number
 from moevoprune.search.algorithms import nsga2
 from moevoprune.search.archive import ParetoArchive, hypervolume
+from moevoprune.search.fitness import pack
 from moevoprune.search.journal import EvaluationJournal
 from moevoprune.search.problem import PruningProblem
 from moevoprune.search.scores import anova_scores
@@ -137,7 +138,7 @@ class _Observer:
     def __call__(self, masks: Bits, values: Values) -> None:
         problem = self._problem
         self.evaluations += len(masks)
-        self._seen.update(row.tobytes() for row in np.packbits(masks, axis=1))
+        self._seen.update(pack(masks))
         losses = problem.losses(values)
         self._box = self._box or _box(problem, losses)
         feasible = (problem.violations(masks) <= 0).all(axis=1)
