@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = ["ENCODINGS", "Encoding", "HeadMask", "HeadShape", "make_encoding"]
 
 Indices = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,25 @@ class Encoding(ABC):
     def decode(self, bits: Bits) -> HeadMask:
         """Turn the bits of one individual, shape (n_bits,), into a mask."""
 
+    @abstractmethod
+    def arrange(self, inputs: Values, units: Sequence[Values], connections: Sequence[Values]) -> Values:
+        """Put values about the parts of the dense head into the order of the bits.
+
+        Parameters
+        ----------
+        inputs
+            One value per input feature, shape (n_features,).
+        units
+            For each hidden layer, one value per unit, shape (units,).
+        connections
+            For each layer, one value per weight, shape (inputs, units).
+
+        Returns
+        -------
+        ndarray, shape (n_bits,)
+            The value of the part that each bit stands for; the other values are not read.
+        """
+
     def dense(self) -> Bits:
         """Bits of the unpruned head, shape (n_bits,)."""
         return np.ones(self.n_bits, dtype=np.bool_)
@@ -136,6 +156,10 @@ class FeatureEncoding(Encoding):
         """See :meth:`Encoding.decode`."""
         return HeadMask(np.flatnonzero(bits), self._all_hidden())
 
+    def arrange(self, inputs: Values, units: Sequence[Values], connections: Sequence[Values]) -> Values:
+        """See :meth:`Encoding.arrange`."""
+        return np.asarray(inputs, dtype=np.float64)
+
 
 class NeuronEncoding(Encoding):
     """One bit per hidden unit of some of the hidden layers; a unit without its bit is gone, bias and all."""
@@ -155,6 +179,12 @@ class NeuronEncoding(Encoding):
             hidden[layer] = np.flatnonzero(bits[start:stop])
             start = stop
         return HeadMask(self._all_inputs(), tuple(hidden))
+
+    def arrange(self, inputs: Values, units: Sequence[Values], connections: Sequence[Values]) -> Values:
+        """See :meth:`Encoding.arrange`."""
+        chosen = [np.asarray(units[layer], dtype=np.float64) for layer in self.layers]
+        # a head without hidden layers has no unit bits, and nothing cannot be concatenated
+        return np.concatenate(chosen) if chosen else np.zeros(0)
 
 
 class FeatureNeuronEncoding(Encoding):
@@ -176,6 +206,11 @@ class FeatureNeuronEncoding(Encoding):
         """See :meth:`Encoding.decode`."""
         split = self._features.n_bits
         return HeadMask(self._features.decode(bits[:split]).inputs, self._neurons.decode(bits[split:]).hidden)
+
+    def arrange(self, inputs: Values, units: Sequence[Values], connections: Sequence[Values]) -> Values:
+        """See :meth:`Encoding.arrange`."""
+        parts = [part.arrange(inputs, units, connections) for part in (self._features, self._neurons)]
+        return np.concatenate(parts)
 
 
 class ConnectionEncoding(Encoding):
@@ -211,6 +246,11 @@ class ConnectionEncoding(Encoding):
         inputs = np.flatnonzero(kept[0].any(axis=1))
         kept[0] = kept[0][inputs]
         return HeadMask(inputs, self._all_hidden(), tuple(kept))
+
+    def arrange(self, inputs: Values, units: Sequence[Values], connections: Sequence[Values]) -> Values:
+        """See :meth:`Encoding.arrange`."""
+        pruned = connections[: len(self._layers)]
+        return np.concatenate([np.asarray(matrix, dtype=np.float64).ravel() for matrix in pruned])
 
 
 def _neurons(layer: str | None) -> Callable[[HeadShape], Encoding]:

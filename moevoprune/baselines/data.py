@@ -1,0 +1,160 @@
+"""What the cheap ways to choose masks may look at: the training rows, and the dense head trained on them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from moevoprune.errors import InputError
+from moevoprune.heads.encodings import Encoding
+from moevoprune.heads.settings import HeadSettings
+from moevoprune.heads.trainer import HeadStack, PopulationTrainer
+
+__all__ = ["MOST_ROWS", "RankingData", "standardise"]
+
+Bits = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float64]
+
+# enough for a ranking, and little memory and time for a million rows
+MOST_ROWS = 20_000
+# float32 rounding gives a constant column a standard deviation of about 1e-7 of its size
+_CONSTANT = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class RankingData:
+    """The training part of a problem, as baselines see it; there is no test part in it.
+
+    Whatever is expensive is computed when first asked for, and kept.
+
+    Parameters
+    ----------
+    features
+        Prepared (standardised where the head asks for it) training rows, shape (rows, n_features), float32.
+    targets
+        Class labels, shape (rows,), int64; or prepared regression targets, shape (rows, outputs), float32.
+    task
+        ``"classification"`` or ``"regression"``.
+    encoding
+        What the bits mean.
+    head
+        How heads are trained.
+    seed
+        Seed of all that is drawn.
+    trainer
+        Trainer of these rows; it trains the dense head.
+    evaluate
+        Validation score of masks, shape (n, n_bits) to (n,), larger is better, NaN for a mask without a score.
+        None where masks cannot be scored: baselines that search then raise an InputError.
+
+    Raises
+    ------
+    InputError
+        Features, targets and encoding do not fit together.
+    """
+
+    features: Floats
+    targets: npt.NDArray[np.generic]
+    task: Literal["classification", "regression"]
+    encoding: Encoding
+    head: HeadSettings
+    seed: int
+    trainer: PopulationTrainer
+    evaluate: Callable[[Bits], Values] | None = None
+
+    def __post_init__(self) -> None:
+        width = self.encoding.shape.n_features
+        if self.features.ndim != 2 or self.features.shape[1] != width or len(self.features) != len(self.targets):
+            raise InputError(
+                f"features of shape {self.features.shape} do not fit {len(self.targets)} targets and an encoding "
+                f"of {width} features"
+            )
+
+    @property
+    def is_connections(self) -> bool:
+        """Whether bits are about single weights."""
+        return self.encoding.decode(self.encoding.dense()).connections is not None
+
+    @functools.cached_property
+    def sample(self) -> tuple[Floats, npt.NDArray[np.generic]]:
+        """Features and targets of at most :data:`MOST_ROWS` rows, drawn by the seed; all where they are fewer."""
+        if len(self.features) <= MOST_ROWS:
+            return self.features, self.targets
+        chosen = np.random.default_rng(self.seed).choice(len(self.features), MOST_ROWS, replace=False)
+        chosen.sort()
+        return self.features[chosen], self.targets[chosen]
+
+    @functools.cached_property
+    def dense_stack(self) -> HeadStack:
+        """The dense head, trained on all rows: a stack of one."""
+        mask = self.encoding.decode(self.encoding.dense())
+        (stack,) = self.trainer.fit([mask], [np.arange(len(self.features))])
+        return stack
+
+    @functools.cached_property
+    def dense_weights(self) -> tuple[Values, ...]:
+        """Weights of the dense head, one array (inputs, units) per layer; 0 where training diverged."""
+        return tuple(_finite(weights[0].double().cpu().numpy()) for weights in self.dense_stack.weights)
+
+    @functools.cached_property
+    def dense_biases(self) -> tuple[Values | None, ...]:
+        """Biases of the dense head, one array (units,) per layer, or None."""
+        return tuple(
+            None if biases is None else _finite(biases[0].double().cpu().numpy())
+            for biases in self.dense_stack.biases
+        )
+
+    @functools.cached_property
+    def hidden(self) -> tuple[Floats, ...]:
+        """Activations of each hidden layer of the dense head on the rows of :attr:`sample`, after the ReLU."""
+        activations = []
+        values = self.sample[0]
+        for weights, biases in zip(self.dense_weights[:-1], self.dense_biases[:-1], strict=True):
+            values = values @ weights.astype(np.float32)
+            if biases is not None:
+                values = values + biases.astype(np.float32)
+            values = np.maximum(values, np.float32(0.0))
+            activations.append(values)
+        return tuple(activations)
+
+    @functools.cached_property
+    def signals(self) -> Floats | None:
+        """What each bit lets through: the feature, or the activation of the unit in the dense head.
+
+        Shape (sample rows, n_bits), each column with mean 0 and variance 1, or 0 throughout where it is
+        constant. None for single connections, which have no signal of their own.
+        """
+        if self.is_connections:
+            return None
+        columns = np.concatenate([self.sample[0], *self.hidden], axis=1)
+        widths = self.encoding.shape.widths[:-1]
+        numbers = np.split(np.arange(sum(widths), dtype=np.float64), np.cumsum(widths)[:-1])
+        order = self.encoding.arrange(numbers[0], numbers[1:], ())
+        return standardise(columns[:, order.astype(np.int64)])
+
+
+def standardise(columns: Floats) -> Floats:
+    """Give each column mean 0 and variance 1; a constant one becomes 0.
+
+    Parameters
+    ----------
+    columns
+        Shape (rows, columns).
+    """
+    mean = columns.mean(axis=0, dtype=np.float64)
+    deviation = columns.std(axis=0, dtype=np.float64)
+    size = np.maximum(np.abs(mean), deviation.max(initial=0.0))
+    constant = deviation <= _CONSTANT * size
+    scaled: Floats = (columns - mean.astype(np.float32)) / np.where(constant, 1.0, deviation).astype(np.float32)
+    scaled[:, constant] = 0.0
+    return scaled
+
+
+def _finite(weights: Values) -> Values:
+    return np.nan_to_num(weights, nan=0.0, posinf=0.0, neginf=0.0)
