@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from moevoprune.baselines.data import RankingData
 from moevoprune.errors import InputError
 from moevoprune.features.feature_set import FeatureSet
 from moevoprune.features.folds import make_folds, training_part
@@ -144,6 +145,21 @@ class FitnessEvaluator:
         everything = [np.arange(self.trainer.features.shape[0])]
         for stack in self.trainer.fit(masks, everything):
             yield TrainedHead.from_stack(stack, 0, self.scaling)
+
+    def ranking_data(self, evaluate: Callable[[Bits], Values] | None = None) -> RankingData:
+        """All that rankings of bits may look at.
+
+        Parameters
+        ----------
+        evaluate
+            Validation score of masks, for baselines that search.
+        """
+        targets = self.scaling.apply_to_targets(training_part(self.features)[1])
+        if self.features.task == "classification":
+            targets = targets.astype(np.int64)
+        prepared = self.trainer.features.float().cpu().numpy()
+        task = self.features.task
+        return RankingData(prepared, targets, task, self.encoding, self._head, self._seed, self.trainer, evaluate)
 
     def _rows(self, array: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array[rows])).to(self.device)

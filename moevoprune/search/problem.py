@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pymoo.core.problem import Problem
 
+from moevoprune.baselines.data import RankingData
 from moevoprune.errors import InputError, whole_number
 from moevoprune.features import FeatureSet, load_features
 from moevoprune.heads.settings import HeadSettings
@@ -193,6 +194,18 @@ class PruningProblem(Problem):
         if self.max_active is not None:
             columns.append(active - self.max_active)
         return np.stack(columns, axis=1)
+
+    def ranking_data(self) -> RankingData:
+        """What rankings and baselines may look at: the training part, and scores of masks on the folds.
+
+        The score is the first objective's, turned so that larger is better. Masks scored through it are trained
+        and remembered like any other.
+        """
+
+        def evaluate(masks: Bits) -> Values:
+            return -self.losses(self.values(masks))[:, 0]
+
+        return self.fitness.ranking_data(evaluate)
 
     def remember(self, masks: Bits, values: Values) -> None:
         """Take fitness values that are known already, e.g. from a journal; they are not trained again."""
