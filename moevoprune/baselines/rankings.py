@@ -31,6 +31,7 @@ __all__ = [
     "combine",
     "forward_selection",
     "l1_path",
+    "minimum_redundancy",
     "mutual_information",
     "neuron_norm",
     "rank_bits",
@@ -43,6 +44,9 @@ Floats = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
 Ranking = Callable[[RankingData], Values]
 
+_MOST_PICKS = 400
+# keeps a first choice without any redundancy from counting infinitely
+_LEAST_REDUNDANCY = 0.01
 _L1_GRID = 12
 # from just above the penalty that lets the first feature in, to where nearly all are in
 _L1_FROM, _L1_TO = 1.1, 100.0
@@ -127,7 +131,29 @@ def recursive_elimination(data: RankingData) -> Values:
     return _rank_signals(data, _recursive_elimination)
 
 
-def forward_selection(data: RankingData, ridge: float = 1.0, most: int = 400) -> Values:
+def minimum_redundancy(data: RankingData, most: int = _MOST_PICKS) -> Values:
+    """Minimum redundancy, maximum relevance: the quotient form with the F statistic (Ding & Peng 2005).
+
+    The signal whose :func:`anova_f`, divided by its mean absolute correlation with those already chosen, is
+    largest is chosen next; what is not chosen follows, by :func:`anova_f`.
+
+    Parameters
+    ----------
+    data
+        What to rank.
+    most
+        Choices, at most.
+
+    Raises
+    ------
+    InputError
+        ``most`` is not a whole number of at least 1.
+    """
+    most = whole_number("most", most, 1)
+    return _rank_signals(data, functools.partial(_minimum_redundancy, most=most))
+
+
+def forward_selection(data: RankingData, ridge: float = 10.0, most: int = _MOST_PICKS) -> Values:
     """Greedy forward selection for ridge regression: orthogonal least squares (Chen, Billings & Luo 1989).
 
     Targets are one-hot for classes, centred, and divided by their standard deviation. The signal that lowers the
@@ -139,7 +165,8 @@ def forward_selection(data: RankingData, ridge: float = 1.0, most: int = 400) ->
     data
         What to rank.
     ridge
-        Penalty per row, > 0: ``lambda = ridge * rows``.
+        Penalty per row, > 0: ``lambda = ridge * rows``. A small one follows the training rows closely; the larger
+        it is, the more the choice resembles a ranking one by one.
     most
         Picks, at most; never more than the rows less one.
 
@@ -181,6 +208,7 @@ RANKINGS: dict[str, Ranking] = {
     "neuron_norm": neuron_norm,
     "saliency": saliency,
     "recursive_elimination": recursive_elimination,
+    "minimum_redundancy": minimum_redundancy,
     "forward_selection": forward_selection,
 }
 
@@ -459,3 +487,19 @@ def _forward_selection(data: RankingData, signals: Floats, ridge: float, most: i
         # the penalty is part of every column's own product, whatever else is chosen
         own = np.maximum(own - row**2, ridge * n_rows)
     return _rank_by(picked, _anova(data, signals))
+
+
+def _minimum_redundancy(data: RankingData, signals: Floats, most: int) -> Values:
+    n_rows, n_signals = signals.shape
+    relevance = _anova(data, signals)
+    picked = np.zeros(n_signals)
+    redundancy = np.zeros(n_signals)
+    best = int(relevance.argmax())
+    n_picks = min(most, n_signals)
+    for number in range(n_picks):
+        picked[best] = n_picks - number
+        redundancy += np.abs(signals.T @ signals[:, best]) / n_rows
+        quotient = relevance / (redundancy / (number + 1) + _LEAST_REDUNDANCY)
+        quotient[picked > 0] = -np.inf
+        best = int(quotient.argmax())
+    return _rank_by(picked, relevance)

@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from moevoprune.features import FeatureSet
 from moevoprune.fronts.front import Axis, Front
 from moevoprune.heads.head import TrainedHead
+from moevoprune.search.algorithms import DEFAULT_ALGORITHM
+from moevoprune.search.fitness import pack
 from moevoprune.search.loop import (
-    DEFAULT_POP_SIZE,
     Generation,
     SearchResult,
     run_search,
 )
 from moevoprune.search.problem import PruningProblem
 
-__all__ = ["declare_front", "evolve"]
+__all__ = ["declare_front", "evolve", "score_on_test"]
+
+Bits = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float64]
 
 # what a repeated or resumed run has in common with the first; times are not
 # of a head whose outputs are not finite, as the objectives score it
@@ -30,10 +35,10 @@ _HISTORY = ("number", "evaluations", "cache_hits", "archive_size", "hypervolume"
 
 def evolve(
     problem: PruningProblem,
-    pop_size: int = DEFAULT_POP_SIZE,
+    pop_size: int | None = None,
     n_gen: int | None = None,
     budget: int | None = None,
-    algorithm: Any = None,
+    algorithm: Any = DEFAULT_ALGORITHM,
     seed: int = 0,
     journal: str | Path | None = None,
     resume: bool = False,
@@ -72,7 +77,7 @@ def evolve(
 
 
 def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
-    """Turn the outcome of a search into a front; the only place that reads the test part.
+    """Turn the outcome of a search into a front; this module is the only place that reads the test part.
 
     Parameters
     ----------
@@ -110,7 +115,30 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
     )
 
 
+def score_on_test(problem: PruningProblem, masks: Bits) -> Values:
+    """Retrain masks on the whole training part and score them, once, on the test part.
+
+    Parameters
+    ----------
+    problem
+        The problem that the masks belong to.
+    masks
+        Shape (n, n_bits); a mask that is there several times is trained once.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Accuracy or R² on the test rows.
+    """
+    keys = pack(masks)
+    different = {key: row for row, key in enumerate(keys)}
+    heads = problem.fitness.train_final(masks[list(different.values())])
+    scores = {key: _test_score(head, problem.features) for key, head in zip(different, heads, strict=True)}
+    return np.array([scores[key] for key in keys], dtype=np.float64)
+
+
 def _test_score(head: TrainedHead, features: FeatureSet) -> float:
+    """Accuracy or R² of a head on the test rows; :data:`DIVERGED_TEST_SCORE` where its outputs are not finite."""
     outputs = head.outputs(features.X_test)
     if not np.isfinite(outputs).all():
         return DIVERGED_TEST_SCORE[features.task]

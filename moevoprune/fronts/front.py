@@ -15,7 +15,7 @@ import numpy.typing as npt
 from moevoprune.errors import InputError, nearest
 from moevoprune.files import atomic_path, write_text
 from moevoprune.heads.head import TrainedHead
-from moevoprune.search.archive import hypervolume, non_dominated
+from moevoprune.search.archive import hypervolume, knee, non_dominated
 
 __all__ = ["Axis", "Front"]
 
@@ -143,9 +143,7 @@ class Front:
             The front has no members.
         """
         self._check_not_empty()
-        low, span = self.F.min(axis=0), np.ptp(self.F, axis=0)
-        scaled = (self.F - low) / np.where(span > 0, span, 1.0)
-        return int(np.argmin(scaled.sum(axis=1)))
+        return knee(self.F)
 
     def hypervolume(self) -> float:
         """Share of the box between ideal and corner that the front dominates, on validation values."""

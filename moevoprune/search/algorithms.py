@@ -1,51 +1,313 @@
-"""The search that runs when no pymoo algorithm is given."""
+"""The searches that can be asked for by name: guided (the default), plain NSGA-II, and the published one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.core.population import Population
+from pymoo.operators.crossover.ux import UniformCrossover
+from pymoo.operators.mutation.bitflip import BitflipMutation
+from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 
-from moevoprune.errors import InputError
+from moevoprune.baselines import combine, rank_bits
+from moevoprune.errors import InputError, nearest
+from moevoprune.search.archive import knee, non_dominated
 from moevoprune.search.problem import PruningProblem
-from moevoprune.search.sampling import DensitySampling
+from moevoprune.search.sampling import DensitySampling, MaskSampling
+from moevoprune.search.scores import BitScores
+from moevoprune.search.survival import survival_for
+from moevoprune.search.variation import GuidedMutation, SizeCrossover
 
-__all__ = ["nsga2"]
+__all__ = ["ALGORITHMS", "DEFAULT_ALGORITHM", "GuidedNSGA2", "guided", "make_algorithm", "nsga2", "reference"]
+
+Bits = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float64]
+
+DEFAULT_ALGORITHM = "guided"
+DEFAULT_POP_SIZE = 40
+
+# Rankings that look at bits one by one, or shrink what they look at strongly. Those that fit the training rows
+# closely (recursive elimination, an L1 path, weakly shrunk forward selection) choose masks whose score on folds of
+# the same rows flatters them, and drive out better ones: see benchmarks/results/fold_overfitting.md.
+DEFAULT_RANKINGS = ("anova_f", "minimum_redundancy", "forward_selection")
+_SEEDED_SHARE = 0.5
+_POLISHED_SHARE = 0.1
+# members on either side of the knee that are polished with it
+_KNEE_REACH = 2
+
+_PUBLISHED_POP_SIZE = 30
+_PUBLISHED_OFFSPRING = 2
 
 
-def nsga2(pop_size: int, problem: PruningProblem, scores: npt.NDArray[np.float64] | None = None) -> Any:
-    """NSGA-II with a start population of all sizes on a log scale, uniform crossover and bit-flip mutation.
+class GuidedNSGA2(NSGA2):
+    """NSGA-II that learns scores of bits as it goes, and polishes the knee at the end.
 
-    Only the start is guided: with scores, its masks are drawn by score tournaments.
+    Learning: every evaluated mask credits its bits (:class:`~moevoprune.search.scores.BitScores`), which the
+    mutation asks. Polish: in the last generations the children are the knee's and its neighbours' single-bit
+    removals and exchanges. Needs a search that ends after a number of generations or evaluations to know which
+    those are; otherwise nothing is polished.
 
     Parameters
     ----------
-    pop_size
-        Individuals per generation, at least 2.
-    problem
-        What it will search: the start population keeps to its bounds on the number of active bits. From three
-        objectives on, survival breaks ties by the distance to the nearest neighbours in objective space ("mnn",
-        Kukkonen & Deb 2006) instead of the crowding distance, which is unsuited there.
     scores
-        Importance of the bits, shape (n_var,), e.g. from :func:`moevoprune.search.scores.anova_scores`.
+        What mutation asks and the search teaches.
+    size_column
+        Column of the objectives that holds the fraction of active bits, which teaches nothing about bits; None
+        where there is none.
+    polished_share
+        Share of the search, at its end, that polishes; in [0, 1).
+    **settings
+        Of pymoo's NSGA2.
+    """
+
+    def __init__(
+        self, scores: BitScores, size_column: int | None = None, polished_share: float = 0.1, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.scores = scores
+        self.size_column = size_column
+        self.polished_share = polished_share
+
+    def _initialize_advance(self, infills: Any = None, **kwargs: Any) -> None:
+        super()._initialize_advance(infills=infills, **kwargs)
+        self._learn(infills)
+
+    def _advance(self, infills: Any = None, **kwargs: Any) -> None:
+        self._learn(infills)
+        super()._advance(infills=infills, **kwargs)
+
+    def _learn(self, infills: Any) -> None:
+        if infills is None or len(infills) == 0:
+            return
+        losses = infills.get("F").astype(np.float64)
+        first = 1 if self.size_column == 0 and losses.shape[1] > 1 else 0
+        self.scores.learn(infills.get("X").astype(np.bool_), losses[:, first])
+
+    def _infill(self) -> Any:
+        if self._share_done() >= 1.0 - self.polished_share:
+            polished = self._polish()
+            if len(polished) == self.n_offsprings:
+                return polished
+        return super()._infill()
+
+    def _share_done(self) -> float:
+        """Share of generations or evaluations that is spent; 0 where the search ends by something else."""
+        generations = getattr(self.termination, "n_max_gen", None)
+        evaluations = getattr(self.termination, "n_max_evals", None)
+        if generations and np.isfinite(generations):
+            return float(self.n_iter / (generations + 1))
+        if evaluations and np.isfinite(evaluations):
+            return float((self.evaluator.n_eval + self.n_offsprings) / (evaluations + self.n_offsprings))
+        return 0.0
+
+    def _polish(self) -> Any:
+        """Single-bit removals and exchanges of the knee and its neighbours on the front, none of them known."""
+        feasible = self.pop.get("FEAS").ravel()
+        candidates = self.pop[feasible]
+        if len(candidates) == 0:
+            return Population.empty()
+        losses = candidates.get("F").astype(np.float64)
+        kept = non_dominated(losses)
+        masks = candidates[kept].get("X").astype(np.bool_)
+        order = np.argsort(masks.sum(axis=1), kind="stable")
+        centre = int(np.flatnonzero(order == knee(losses[kept]))[0])
+        around = order[max(centre - _KNEE_REACH, 0) : centre + _KNEE_REACH + 1]
+        known = {mask.tobytes() for mask in self.pop.get("X").astype(np.bool_)}
+        low = max(int(getattr(self.problem, "min_active", 1)), 1)
+        children: list[Bits] = []
+        for _ in range(20 * self.n_offsprings):
+            if len(children) == self.n_offsprings:
+                break
+            child = masks[self.random_state.choice(around)].copy()
+            exchange = self.random_state.random() < 0.5
+            if not exchange and child.sum() <= low:
+                continue
+            _flip_one(child, True, self.scores.values, self.random_state)
+            if exchange:
+                _flip_one(child, False, self.scores.values, self.random_state)
+            if child.tobytes() not in known:
+                known.add(child.tobytes())
+                children.append(child)
+        return Population.new(X=np.array(children)) if children else Population.empty()
+
+
+def _flip_one(mask: Bits, active: bool, scores: Values, rng: np.random.Generator) -> None:
+    """Remove a low-scored active bit, or add a high-scored inactive one, by a tournament of two."""
+    bits = np.flatnonzero(mask == active)
+    if len(bits) == 0:
+        return
+    drawn = bits[rng.integers(len(bits), size=2)]
+    mask[drawn[np.argmin(scores[drawn]) if active else np.argmax(scores[drawn])]] = not active
+
+
+def guided(
+    problem: PruningProblem,
+    pop_size: int | None = None,
+    rankings: Sequence[str] = DEFAULT_RANKINGS,
+    seeded_share: float = _SEEDED_SHARE,
+    learning: float = 0.0,
+    polished_share: float = _POLISHED_SHARE,
+) -> GuidedNSGA2:
+    """Build the default search: NSGA-II guided by scores of bits.
+
+    The start population holds the rankings' own masks, of all sizes on a log scale, and masks drawn by score
+    tournaments. :class:`~moevoprune.search.variation.SizeCrossover` and
+    :class:`~moevoprune.search.variation.GuidedMutation` vary them,
+    :func:`~moevoprune.search.survival.survival_for` selects, and the knee is polished at the end.
+
+    Parameters
+    ----------
+    problem
+        What it will search; its training part is ranked here. Its bounds on active bits are kept.
+    pop_size
+        Individuals per generation, at least 2; default 40.
+    rankings
+        Keys of :data:`moevoprune.baselines.RANKINGS`, combined by rank.
+    seeded_share
+        Share of the start population that are the rankings' masks, in [0, 1].
+    learning
+        Weight of what is learned during the run, see :class:`~moevoprune.search.scores.BitScores`.
+    polished_share
+        Share of the search that polishes the knee, in [0, 1).
+
+    Raises
+    ------
+    InputError
+        The population is too small, or a ranking is unknown.
+    """
+    pop_size = _checked(DEFAULT_POP_SIZE if pop_size is None else pop_size)
+    data = problem.ranking_data()
+    ranked = [rank_bits(data, name) for name in rankings]
+    scores = BitScores(combine(ranked), learning)
+    low, high = max(problem.min_active, 1), problem.max_active
+    names = [objective.name for objective in problem.objectives]
+    start = DensitySampling("log", low=low, high=high, scores=scores.values)
+    return GuidedNSGA2(
+        scores=scores,
+        size_column=names.index("active_neurons") if "active_neurons" in names else None,
+        polished_share=polished_share,
+        pop_size=pop_size,
+        sampling=MaskSampling(_seeds(ranked, round(seeded_share * pop_size), low, high or problem.n_var), start),
+        crossover=SizeCrossover(),
+        mutation=GuidedMutation(scores),
+        survival=survival_for(problem),
+    )
+
+
+def nsga2(problem: PruningProblem, pop_size: int | None = None) -> NSGA2:
+    """Build the plain choice: NSGA-II with uniform crossover and bit-flip mutation.
+
+    The start population has masks of all sizes on a log scale, drawn blindly. From three objectives on survival
+    breaks ties by the nearest neighbours in objective space instead of the crowding distance.
+
+    Parameters
+    ----------
+    problem
+        What it will search; its bounds on active bits are kept in the start population.
+    pop_size
+        Individuals per generation, at least 2; default 40.
 
     Raises
     ------
     InputError
         The population is too small to evolve.
     """
-    from pymoo.algorithms.moo.nsga2 import NSGA2
-    from pymoo.operators.crossover.ux import UniformCrossover
-    from pymoo.operators.mutation.bitflip import BitflipMutation
-    from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
-
-    if pop_size < 2:
-        raise InputError(f"a population of {pop_size} cannot evolve: use at least 2 individuals (--pop)")
     return NSGA2(
-        pop_size=pop_size,
-        sampling=DensitySampling("log", low=max(problem.min_active, 1), high=problem.max_active, scores=scores),
+        pop_size=_checked(DEFAULT_POP_SIZE if pop_size is None else pop_size),
+        sampling=DensitySampling("log", low=max(problem.min_active, 1), high=problem.max_active),
         crossover=UniformCrossover(),
         mutation=BitflipMutation(),
         survival=RankAndCrowding(crowding_func="mnn" if problem.n_obj > 2 else "cd"),
     )
+
+
+def reference(problem: PruningProblem, pop_size: int | None = None) -> NSGA2:
+    """Build the search of MO-EvoPruneDeepTL (arXiv 2302.10253), in its settings.
+
+    NSGA-II with a population of 30 and two offspring per generation, uniform crossover with probability 1,
+    bit-flip mutation with probability 1/n per bit, crowding distance for any number of objectives, and a start
+    whose densities are uniform in (0, 1). Repeated masks are allowed, and count as evaluations. What differs from
+    the paper is the fitness (theirs is test accuracy; ours never is), the archive of all evaluated masks, and that
+    200 evaluations are only the default. Its tie-breaking inside selection is pymoo's.
+
+    Parameters
+    ----------
+    problem
+        What it will search.
+    pop_size
+        Individuals, at least 2; default the published 30.
+
+    Raises
+    ------
+    InputError
+        The population is too small to evolve.
+    """
+    return NSGA2(
+        pop_size=_checked(_PUBLISHED_POP_SIZE if pop_size is None else pop_size),
+        n_offsprings=_PUBLISHED_OFFSPRING,
+        sampling=DensitySampling("uniform"),
+        crossover=UniformCrossover(prob=1.0),
+        mutation=BitflipMutation(),
+        survival=RankAndCrowding(crowding_func="cd"),
+        eliminate_duplicates=False,
+    )
+
+
+ALGORITHMS: dict[str, Callable[[PruningProblem, int | None], Any]] = {
+    "guided": guided,
+    "nsga2": nsga2,
+    "reference": reference,
+}
+
+
+def make_algorithm(name: str, problem: PruningProblem, pop_size: int | None = None) -> Any:
+    """Build a search by name.
+
+    Parameters
+    ----------
+    name
+        A key of :data:`ALGORITHMS`.
+    problem
+        What it will search.
+    pop_size
+        Individuals per generation; None for the search's own default.
+
+    Raises
+    ------
+    InputError
+        The name is unknown, or the population is too small.
+    """
+    if name not in ALGORITHMS:
+        raise InputError(
+            f"unknown algorithm {name!r}{nearest(name, ALGORITHMS)}: use one of {', '.join(ALGORITHMS)}, or an "
+            "instance of a pymoo algorithm"
+        )
+    return ALGORITHMS[name](problem, pop_size)
+
+
+def _checked(pop_size: int) -> int:
+    if pop_size < 2:
+        raise InputError(f"a population of {pop_size} cannot evolve: use at least 2 individuals (--pop)")
+    return pop_size
+
+
+def _seeds(ranked: Sequence[Values], n: int, low: int, high: int) -> Bits:
+    """Masks of the rankings' best bits, their sizes on a log scale from both ends, rankings taking turns."""
+    n_bits = len(ranked[0])
+    if n == 0:
+        return np.zeros((0, n_bits), dtype=np.bool_)
+    # each ranking has its own share of all sizes, so that none is only good for small masks or for large ones;
+    # the largest first: all rankings agree on the dense head, which no start should be without
+    sizes = np.rint(np.geomspace(high, low, -(-n // len(ranked)))).astype(int)
+    orders = [np.argsort(-scores, kind="stable") for scores in ranked]
+    masks: dict[bytes, Bits] = {}
+    for size in sizes:
+        for order in orders:
+            mask = np.zeros(n_bits, dtype=np.bool_)
+            mask[order[:size]] = True
+            masks.setdefault(mask.tobytes(), mask)
+    return np.array(list(masks.values())[:n])

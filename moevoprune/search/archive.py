@@ -10,7 +10,7 @@ from pymoo.indicators.hv import HV
 
 from moevoprune.errors import InputError
 
-__all__ = ["ParetoArchive", "hypervolume", "non_dominated"]
+__all__ = ["ParetoArchive", "hypervolume", "knee", "non_dominated"]
 
 # Offers are taken in chunks, so that comparing a whole journal with itself needs little memory.
 _CHUNK = 256
@@ -236,3 +236,20 @@ def hypervolume(losses: npt.NDArray[np.float64], corner: npt.NDArray[np.float64]
         staying, entering = _merge(front, part)
         front = np.concatenate([front[staying], part[entering]])
     return float(HV(ref_point=reference)(front))
+
+
+def knee(losses: npt.NDArray[np.float64]) -> int:
+    """Find the member of a front that lies nearest to the ideal point.
+
+    The losses are scaled to [0, 1] over the front, and their sum (the normalised Manhattan distance of
+    DeepPruningES, arXiv 1912.11527) is smallest at the knee. An objective that is the same for all does not count;
+    of equals the first is taken.
+
+    Parameters
+    ----------
+    losses
+        Minimised objectives, shape (members, n_obj), at least one member.
+    """
+    low, span = losses.min(axis=0), np.ptp(losses, axis=0)
+    scaled = (losses - low) / np.where(span > 0, span, 1.0)
+    return int(np.argmin(scaled.sum(axis=1)))

@@ -15,17 +15,16 @@ import numpy.typing as npt
 from pymoo.core.algorithm import Algorithm
 
 from moevoprune.errors import InputError, whole_number
-from moevoprune.search.algorithms import nsga2
+from moevoprune.search.algorithms import DEFAULT_ALGORITHM, make_algorithm
 from moevoprune.search.archive import ParetoArchive, hypervolume
 from moevoprune.search.fitness import pack
 from moevoprune.search.journal import EvaluationJournal
 from moevoprune.search.problem import PruningProblem
-from moevoprune.search.scores import anova_scores
 
 __all__ = ["Generation", "SearchResult", "check_journal", "run_search"]
 
-DEFAULT_POP_SIZE = 40
 DEFAULT_N_GEN = 25
+PUBLISHED_BUDGET = 200
 
 Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
@@ -170,10 +169,10 @@ class _Observer:
 
 def run_search(
     problem: PruningProblem,
-    pop_size: int = DEFAULT_POP_SIZE,
+    pop_size: int | None = None,
     n_gen: int | None = None,
     budget: int | None = None,
-    algorithm: Any = None,
+    algorithm: Any = DEFAULT_ALGORITHM,
     seed: int = 0,
     journal: str | Path | None = None,
     resume: bool = False,
@@ -186,14 +185,15 @@ def run_search(
     problem
         What to search.
     pop_size
-        Individuals per generation of the default algorithm; ignored when ``algorithm`` is given.
+        Individuals per generation of a search given by name; None for its own default (40, published 30).
     n_gen
-        Generations; default 25 where ``budget`` is not given either.
+        Generations; default 25 where ``budget`` is not given either (for ``"reference"`` 200 evaluations).
     budget
         Evaluations instead of generations; the generation in which it is reached is finished.
     algorithm
-        Any pymoo algorithm for binary variables (it is copied); None for
-        :func:`moevoprune.search.algorithms.nsga2`.
+        ``"guided"``, ``"nsga2"`` (plain) or ``"reference"`` (the published search), see
+        :mod:`moevoprune.search.algorithms`; or any pymoo algorithm for binary variables (it is copied). None
+        for ``"guided"``.
     seed
         Seed of the algorithm.
     journal
@@ -211,15 +211,17 @@ def run_search(
     """
     if not isinstance(problem, PruningProblem):
         raise InputError(f"problem is a {type(problem).__name__}: make a PruningProblem first")
+    if algorithm == "reference" and n_gen is None and budget is None:
+        budget = PUBLISHED_BUDGET
     termination = _termination(n_gen, budget)
     seed = whole_number("seed", seed, 0)
-    if algorithm is None:
-        pop_size = whole_number("pop_size", pop_size, 0)
-        algorithm = nsga2(pop_size, problem, anova_scores(problem))
-    elif isinstance(algorithm, Algorithm):
+    if isinstance(algorithm, Algorithm):
         algorithm = copy.deepcopy(algorithm)
+    elif algorithm is None or isinstance(algorithm, str):
+        pop_size = None if pop_size is None else whole_number("pop_size", pop_size, 0)
+        algorithm = make_algorithm(algorithm or DEFAULT_ALGORITHM, problem, pop_size)
     else:
-        raise InputError(f"algorithm = {algorithm!r}: give an instance of a pymoo algorithm, or leave it out")
+        raise InputError(f"algorithm = {algorithm!r}: give the name or an instance of a pymoo algorithm")
     if resume and journal is None:
         raise InputError("resume needs the journal of the run to continue: give journal=FILE")
     opened = _open_journal(problem, Path(journal), seed, resume) if journal is not None else None

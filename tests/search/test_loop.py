@@ -140,7 +140,7 @@ def test_another_run_is_not_resumed(make_problem, tmp_path):
         ({"seed": -1}, "seed"),
         ({"n_gen": 1.5}, "n_gen"),
         ({"pop_size": "4"}, "pop_size"),
-        ({"algorithm": "nsga2"}, "pymoo algorithm"),
+        ({"algorithm": "nsga3"}, "pymoo algorithm"),
         ({"algorithm": SMSEMOA}, "instance"),
     ],
 )

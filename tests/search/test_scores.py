@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 from sklearn.feature_selection import f_classif
 
 from moevoprune import DensitySampling, FeatureSet, HeadSettings, InputError, PruningProblem
-from moevoprune.search.scores import anova_scores
+from moevoprune.baselines.rankings import neuron_norm
+from moevoprune.search.algorithms import DEFAULT_RANKINGS
+from moevoprune.search.scores import BitScores, prior_scores
 
 
 def sample(sampling, n_samples, n_var, seed=0):
@@ -19,35 +22,75 @@ def sample(sampling, n_samples, n_var, seed=0):
     return sampling._do(problem, n_samples, random_state=np.random.default_rng(seed))
 
 
-def test_scores_rank_features_by_anova(small_features, quick_head):
-    scores = anova_scores(PruningProblem(small_features, head=quick_head, cv=3))
-    expected = f_classif(small_features.X_train, small_features.y_train)[0]
-    np.testing.assert_array_equal(np.argsort(scores), np.argsort(expected))
+def test_prior_scores_are_the_mean_rank_of_the_rankings(small_features, quick_head):
+    data = PruningProblem(small_features, head=quick_head, cv=3).ranking_data()
+    statistics = f_classif(data.features, data.targets)[0]
+    np.testing.assert_allclose(prior_scores(data, ["anova_f"]), rankdata(statistics) / 14)
+    both = prior_scores(data, ["anova_f", "neuron_norm"])
+    np.testing.assert_allclose(both, (rankdata(statistics) + rankdata(neuron_norm(data))) / 28)
 
 
-def test_scores_of_other_encodings(small_features):
-    def scores(encoding, hidden):
-        return anova_scores(PruningProblem(small_features, encoding, head=HeadSettings(hidden=hidden), cv=3))
-
-    plain = scores("features", (4,))
-    both = scores("features+neurons", (4, 3))
-    np.testing.assert_array_equal(both[:14], plain)
-    np.testing.assert_array_equal(both[14:], np.full(7, 0.5))
-    single = scores("connections", (4, 3))
-    np.testing.assert_array_equal(single[:56].reshape(14, 4), np.repeat(plain[:, None], 4, axis=1))
-    np.testing.assert_array_equal(single[56:], np.full(12, 0.5))
-    assert scores("neurons", (4,)) is None
+@pytest.mark.parametrize("encoding", ["features", "neurons", "features+neurons", "connections"])
+def test_every_encoding_has_scores(small_features, encoding):
+    problem = PruningProblem(small_features, encoding, head=HeadSettings(hidden=(4, 3), epochs=2), cv=3)
+    scores = prior_scores(problem.ranking_data(), DEFAULT_RANKINGS)
+    assert scores.shape == (problem.n_var,)
+    assert 0 < scores.min() < scores.max() <= 1
 
 
-def test_constant_features_are_last_and_nothing_is_warned_of(small_features, small_regression):
-    rows = np.array(small_features.X_train)
-    rows[:, 2] = 3.0
-    data = FeatureSet(rows, small_features.y_train, small_features.X_test, small_features.y_test)
-    scores = anova_scores(PruningProblem(data, cv=3))
-    assert scores.argmin() == 2
-    assert np.isfinite(scores).all()
-    regression = anova_scores(PruningProblem(small_regression, cv=3))
-    assert set(np.argsort(regression)[-3:]) < {0, 1, 2, 3}
+def test_the_test_part_is_not_read(small_features, quick_head):
+    other = FeatureSet(
+        small_features.X_train, small_features.y_train, -small_features.X_test, small_features.y_test[::-1].copy()
+    )
+    one, two = (
+        prior_scores(PruningProblem(data, head=quick_head, cv=3).ranking_data(), DEFAULT_RANKINGS)
+        for data in (small_features, other)
+    )
+    np.testing.assert_array_equal(one, two)
+
+
+def test_learning_finds_the_bits_that_make_masks_good():
+    rng = np.random.default_rng(0)
+    worth = np.zeros(30)
+    worth[:5] = 1.0
+    scores = BitScores(rng.random(30), weight=0.5)
+    for _ in range(20):
+        masks = rng.random((20, 30)) < rng.uniform(0.1, 0.9, 20)[:, None]
+        # larger masks are better anyway; that must not credit every bit they have
+        losses = -masks.sum(axis=1) - 3.0 * masks @ worth + rng.normal(0, 0.5, 20)
+        scores.learn(masks, losses)
+    assert set(np.argsort(-scores.values)[:5]) == set(range(5))
+
+
+def test_without_weight_nothing_is_learned():
+    scores = BitScores([3.0, 1.0, 2.0], weight=0.0)
+    scores.learn(np.eye(3, dtype=bool), np.array([5.0, 1.0, 3.0]))
+    np.testing.assert_allclose(scores.values, [1, 1 / 3, 2 / 3])
+
+
+def test_learning_is_the_credit_of_its_definition():
+    masks = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]], dtype=bool)
+    losses = np.array([0.3, 0.5, 0.2])
+    scores = BitScores(np.arange(4.0), weight=1.0)
+    scores.learn(masks, losses)
+    # sizes 2, 2 and 1 lie within a factor of 2 of each other: all are compared with the mean of all
+    gains = losses.mean() - losses
+    credit = np.array([gains[0] / 2**0.5 + gains[2], (gains[0] + gains[1]) / 2**0.5, gains[1] / 2**0.5, 0])
+    variance = losses.var() * np.array([1.5, 1.0, 0.5, 0.0])
+    z = np.divide(credit, np.sqrt(variance), out=np.zeros(4), where=variance > 0)
+    np.testing.assert_allclose(scores.values, rankdata(np.arange(1, 5) / 4 + z) / 4)
+
+
+def test_bad_priors_and_rankings(small_features, quick_head):
+    with pytest.raises(InputError, match="one number a bit"):
+        BitScores([1.0, np.nan])
+    with pytest.raises(InputError, match="weight"):
+        BitScores([1.0, 2.0], weight=-1)
+    data = PruningProblem(small_features, head=quick_head, cv=3).ranking_data()
+    with pytest.raises(InputError, match="anova_f"):
+        prior_scores(data, ["anova"])
+    with pytest.raises(InputError, match="no ranking"):
+        prior_scores(data, [])
 
 
 def test_high_scores_are_drawn_as_often_as_tournaments_are_won():
