@@ -132,11 +132,14 @@ class RankingData:
         """
         if self.is_connections:
             return None
-        columns = np.concatenate([self.sample[0], *self.hidden], axis=1)
         widths = self.encoding.shape.widths[:-1]
         numbers = np.split(np.arange(sum(widths), dtype=np.float64), np.cumsum(widths)[:-1])
-        order = self.encoding.arrange(numbers[0], numbers[1:], ())
-        return standardise(columns[:, order.astype(np.int64)])
+        order = self.encoding.arrange(numbers[0], numbers[1:], ()).astype(np.int64)
+        columns = self.sample[0]
+        if order.max(initial=0) >= widths[0]:
+            # only bits about units need the dense head trained
+            columns = np.concatenate([columns, *self.hidden], axis=1)
+        return standardise(columns[:, order])
 
 
 def standardise(columns: Floats) -> Floats:

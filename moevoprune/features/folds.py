@@ -10,7 +10,7 @@ import numpy.typing as npt
 from moevoprune.errors import InputError
 from moevoprune.features.feature_set import FeatureSet
 
-__all__ = ["HOLD_OUT_SHARE", "Folds", "make_folds", "training_part"]
+__all__ = ["HOLD_OUT_SHARE", "Folds", "fresh_seed", "make_folds", "training_part"]
 
 HOLD_OUT_SHARE = 0.25
 _AUTO_FOLDS = 5
@@ -47,7 +47,7 @@ def training_part(features: FeatureSet) -> tuple[npt.NDArray[np.float32], npt.ND
     )
 
 
-def make_folds(features: FeatureSet, cv: int | None, seed: int) -> Folds:
+def make_folds(features: FeatureSet, cv: int | None, seed: int, repeats: int = 1) -> Folds:
     """Split the training part for scoring.
 
     Parameters
@@ -60,15 +60,23 @@ def make_folds(features: FeatureSet, cv: int | None, seed: int) -> Folds:
         validation rows and ``cv`` given, folds are drawn from training and validation rows together.
     seed
         Seed of the split.
+    repeats
+        How often the rows are split anew, at least 1; the data's own validation rows are one split only.
 
     Raises
     ------
     InputError
-        ``cv`` is below 1, or some class (or the data) has fewer rows than folds.
+        ``cv`` or ``repeats`` is below 1, the data's own validation rows are to be repeated, or some class (or the data) has fewer rows than folds.
     """
     labels_or_targets = training_part(features)[1]
     n_rows = len(labels_or_targets)
+    if repeats < 1:
+        raise InputError(f"repeats = {repeats}: split the rows at least once")
     if cv is None and features.X_val is not None:
+        if repeats > 1:
+            raise InputError(
+                f"{features.name}: repeats = {repeats}, but the data's own validation rows are one split: add cv"
+            )
         n_train = features.n_train
         return Folds((np.arange(n_train),), (np.arange(n_train, n_rows),), "the data's own validation rows")
     if cv is None:
@@ -77,9 +85,27 @@ def make_folds(features: FeatureSet, cv: int | None, seed: int) -> Folds:
         raise InputError(f"cv = {cv}: use 2 or more folds, or 1 for a hold-out of {HOLD_OUT_SHARE:.0%}")
     _check_counts(features, labels_or_targets, max(cv, 2))
     classes = labels_or_targets if features.task == "classification" else None
-    pairs = _hold_out(n_rows, classes, seed) if cv == 1 else _k_folds(n_rows, classes, cv, seed)
+    pairs = []
+    for repeat in range(repeats):
+        split_seed = seed if repeat == 0 else fresh_seed(seed, repeat)
+        pairs += _hold_out(n_rows, classes, split_seed) if cv == 1 else _k_folds(n_rows, classes, cv, split_seed)
     description = f"{cv} folds" if cv > 1 else f"a hold-out of {HOLD_OUT_SHARE:.0%}"
+    if repeats > 1:
+        description = f"{repeats} x {description}"
     return Folds(tuple(np.sort(t) for t, _ in pairs), tuple(np.sort(v) for _, v in pairs), description)
+
+
+def fresh_seed(seed: int, number: int) -> int:
+    """Derive a seed for another split of the same rows.
+
+    Parameters
+    ----------
+    seed
+        Seed of the first split.
+    number
+        Which other one, at least 1.
+    """
+    return int(np.random.SeedSequence([seed, 0xF01D, number]).generate_state(1)[0])
 
 
 def _check_counts(features: FeatureSet, targets: npt.NDArray[np.generic], n_parts: int) -> None:

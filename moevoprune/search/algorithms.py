@@ -20,6 +20,7 @@ from moevoprune.search.problem import PruningProblem
 from moevoprune.search.sampling import DensitySampling, MaskSampling
 from moevoprune.search.scores import BitScores
 from moevoprune.search.survival import survival_for
+from moevoprune.search.trust import trusted_rankings
 from moevoprune.search.variation import GuidedMutation, SizeCrossover
 
 __all__ = ["ALGORITHMS", "DEFAULT_ALGORITHM", "GuidedNSGA2", "guided", "make_algorithm", "nsga2", "reference"]
@@ -30,10 +31,6 @@ Values = npt.NDArray[np.float64]
 DEFAULT_ALGORITHM = "guided"
 DEFAULT_POP_SIZE = 40
 
-# Rankings that look at bits one by one, or shrink what they look at strongly. Those that fit the training rows
-# closely (recursive elimination, an L1 path, weakly shrunk forward selection) choose masks whose score on folds of
-# the same rows flatters them, and drive out better ones: see benchmarks/results/fold_overfitting.md.
-DEFAULT_RANKINGS = ("anova_f", "minimum_redundancy", "forward_selection")
 _SEEDED_SHARE = 0.5
 _POLISHED_SHARE = 0.1
 # members on either side of the knee that are polished with it
@@ -147,7 +144,7 @@ def _flip_one(mask: Bits, active: bool, scores: Values, rng: np.random.Generator
 def guided(
     problem: PruningProblem,
     pop_size: int | None = None,
-    rankings: Sequence[str] = DEFAULT_RANKINGS,
+    rankings: Sequence[str] | None = None,
     seeded_share: float = _SEEDED_SHARE,
     learning: float = 0.0,
     polished_share: float = _POLISHED_SHARE,
@@ -162,11 +159,12 @@ def guided(
     Parameters
     ----------
     problem
-        What it will search; its training part is ranked here. Its bounds on active bits are kept.
+        What it will search; the bits are ranked here, by its training part. Its bounds on active bits are kept.
     pop_size
         Individuals per generation, at least 2; default 40.
     rankings
-        Keys of :data:`moevoprune.baselines.RANKINGS`, combined by rank.
+        Keys of :data:`moevoprune.baselines.RANKINGS`, combined by rank; None for those that nested
+        cross-validation trusts (:func:`moevoprune.search.trust.trusted_rankings`).
     seeded_share
         Share of the start population that are the rankings' masks, in [0, 1].
     learning
@@ -180,6 +178,8 @@ def guided(
         The population is too small, or a ranking is unknown.
     """
     pop_size = _checked(DEFAULT_POP_SIZE if pop_size is None else pop_size)
+    if rankings is None:
+        rankings = trusted_rankings(problem)
     data = problem.ranking_data()
     ranked = [rank_bits(data, name) for name in rankings]
     scores = BitScores(combine(ranked), learning)

@@ -26,6 +26,9 @@ __all__ = ["FitnessEvaluator", "pack"]
 Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
+# squared errors beyond are a diverged head's, and would drown all others in a mean
+_LARGEST_ERROR = 1e12
+
 
 class FitnessEvaluator:
     """Objective values of masks: a pure function of mask, data, settings and seed.
@@ -49,6 +52,13 @@ class FitnessEvaluator:
     noise
         Standard deviation of the Gaussian noise that ``cka:noise`` adds to the features, in training standard
         deviations of each feature.
+    repeats
+        How often the rows are split into folds, at least 1.
+
+    Attributes
+    ----------
+    n_heads
+        Heads trained so far: one per mask and fold, and those trained on the whole training part.
     """
 
     def __init__(
@@ -61,11 +71,12 @@ class FitnessEvaluator:
         seed: int,
         device: str,
         noise: float,
+        repeats: int = 1,
     ) -> None:
         self.features = features
         self.objectives = objectives
         self.encoding = make_encoding(encoding, HeadShape(features.n_features, head.hidden, features.n_outputs))
-        self.folds = make_folds(features, cv, seed)
+        self.folds = make_folds(features, cv, seed, repeats)
         raw_features, raw_targets = training_part(features)
         self.scaling = Scaling.fit(raw_features, raw_targets, head.standardise)
         prepared = self.scaling.apply(raw_features)
@@ -76,6 +87,7 @@ class FitnessEvaluator:
         self._noise = noise
         self._seed = seed
         self._head = head
+        self.n_heads = 0
         needs = frozenset[str]().union(*(objective.needs for objective in objectives))
         smallest = min(len(rows) for rows in self.folds.validation)
         if needs and smallest < MIN_CKA_ROWS:
@@ -123,6 +135,7 @@ class FitnessEvaluator:
         """
         masks = [self.encoding.decode(row) for row in bits]
         for row, stack in zip(bits, self.trainer.fit(masks, self.folds.train), strict=True):
+            self.n_heads += len(self.folds)
             with reproducible(self.device):
                 candidate = self._candidate(stack, int(self.encoding.count_active(row)))
                 values = np.array([objective(candidate) for objective in self.objectives])
@@ -144,22 +157,70 @@ class FitnessEvaluator:
         masks = [self.encoding.decode(row) for row in bits]
         everything = [np.arange(self.trainer.features.shape[0])]
         for stack in self.trainer.fit(masks, everything):
+            self.n_heads += 1
             yield TrainedHead.from_stack(stack, 0, self.scaling)
 
-    def ranking_data(self, evaluate: Callable[[Bits], Values] | None = None) -> RankingData:
+    def row_scores(self, bits: Bits, fold: int) -> Values:
+        """Train masks on one fold, and score them on each of its validation rows.
+
+        Parameters
+        ----------
+        bits
+            Shape (n, n_bits).
+        fold
+            Number of the fold.
+
+        Returns
+        -------
+        ndarray, shape (n, validation rows of the fold)
+            Classification: 1 where the head is right, else 0. Regression: minus the squared error, the mean over
+            the targets in their own units. A head that diverged is wrong about every row.
+        """
+        masks = [self.encoding.decode(row) for row in bits]
+        targets = self._targets[fold]
+        scores = np.zeros((len(bits), len(targets)))
+        for row, stack in enumerate(self.trainer.fit(masks, [self.folds.train[fold]])):
+            self.n_heads += 1
+            with reproducible(self.device):
+                inputs = torch.from_numpy(stack.mask.inputs).to(self.device)
+                outputs = self._in_target_units(
+                    stack.forward(_columns(self._validation[fold], stack.mask, inputs), 0)[0]
+                )
+                if self.features.task == "classification":
+                    found = (outputs.argmax(1) == targets).double()
+                else:
+                    found = -(outputs - targets).square().mean(1).double()
+                finite = outputs.isfinite().all(1).cpu().numpy()
+                worst = 0.0 if self.features.task == "classification" else -_LARGEST_ERROR
+                scores[row] = np.where(finite, np.maximum(found.cpu().numpy(), -_LARGEST_ERROR), worst)
+        return scores
+
+    def ranking_data(
+        self,
+        evaluate: Callable[[Bits], Values] | None = None,
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> RankingData:
         """All that rankings of bits may look at.
 
         Parameters
         ----------
         evaluate
             Validation score of masks, for baselines that search.
+        rows
+            Row numbers of the training part to keep to, e.g. a fold's; None for all.
         """
+        prepared = self.trainer.features.float().cpu().numpy()
         targets = self.scaling.apply_to_targets(training_part(self.features)[1])
         if self.features.task == "classification":
             targets = targets.astype(np.int64)
-        prepared = self.trainer.features.float().cpu().numpy()
+        trainer = self.trainer
+        if rows is not None:
+            prepared, targets = prepared[rows], targets[rows]
+            trainer = PopulationTrainer(
+                prepared, targets, self.encoding.shape, self._head, self._seed, str(self.device)
+            )
         task = self.features.task
-        return RankingData(prepared, targets, task, self.encoding, self._head, self._seed, self.trainer, evaluate)
+        return RankingData(prepared, targets, task, self.encoding, self._head, self._seed, trainer, evaluate)
 
     def _rows(self, array: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array[rows])).to(self.device)

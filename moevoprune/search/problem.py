@@ -68,6 +68,8 @@ class PruningProblem(Problem):
         Standard deviation of the noise of ``cka:noise``, in training standard deviations; > 0.
     chunk
         Individuals handed to the trainer at once, at most; None for all of them. Changes nothing but memory.
+    repeats
+        How often the rows are split into folds anew; a mask's fitness is the mean over all of them.
 
     Attributes
     ----------
@@ -106,6 +108,7 @@ class PruningProblem(Problem):
         max_active: int | None = None,
         noise: float = 1.0,
         chunk: int | None = None,
+        repeats: int = 1,
     ) -> None:
         if not isinstance(features, FeatureSet):
             features = load_features(features)
@@ -116,6 +119,7 @@ class PruningProblem(Problem):
         min_active = whole_number("min_active", min_active, 0)
         max_active = None if max_active is None else whole_number("max_active", max_active, 1)
         chunk = None if chunk is None else whole_number("chunk", chunk, 1)
+        repeats = whole_number("repeats", repeats, 1)
         if not (isinstance(noise, int | float) and 0 < noise <= _LARGEST_NOISE):
             raise InputError(f"noise = {noise!r}: use a number of training standard deviations, above 0 and sane")
         if not isinstance(head, HeadSettings):
@@ -124,7 +128,9 @@ class PruningProblem(Problem):
             raise InputError(f"{features.name}: R² needs at least 2 test rows, there is {features.n_test}")
         specs = DEFAULT_OBJECTIVES[features.task] if objectives is None else objectives
         self.objectives = resolve_objectives(specs, features.task)
-        self.fitness = FitnessEvaluator(features, encoding, self.objectives, head, cv, seed, device, noise)
+        self.fitness = FitnessEvaluator(
+            features, encoding, self.objectives, head, cv, seed, device, noise, repeats
+        )
         self.features = features
         self.head = head
         self.encoding = self.fitness.encoding

@@ -199,3 +199,25 @@ def test_a_hold_out_smaller_than_the_number_of_classes_is_refused_in_one_line() 
         make_folds(classification(np.arange(10) % 5), 1, 0)
     assert "\n" not in str(error.value)
     assert "--cv" in str(error.value)
+
+
+@pytest.mark.parametrize("cv", [1, 3])
+def test_repeats_split_the_rows_anew_and_begin_with_the_single_split(cv: int) -> None:
+    features = classification(np.arange(60) % 3)
+    once, thrice = make_folds(features, cv, 5), make_folds(features, cv, 5, repeats=3)
+    assert len(thrice) == 3 * cv
+    for part in ("train", "validation"):
+        for rows, same in zip(getattr(once, part), getattr(thrice, part)[:cv], strict=True):
+            np.testing.assert_array_equal(rows, same)
+    assert len({rows.tobytes() for rows in thrice.validation}) == 3 * cv
+    for repeat in range(3) if cv > 1 else ():
+        rows = np.concatenate(thrice.validation[repeat * cv : (repeat + 1) * cv])
+        np.testing.assert_array_equal(np.sort(rows), np.arange(60))
+    assert thrice.description == f"3 x {once.description}"
+
+
+def test_repeats_that_cannot_be() -> None:
+    with pytest.raises(InputError, match="at least once"):
+        make_folds(classification([0, 1] * 9), 3, 0, repeats=0)
+    with pytest.raises(InputError, match="add cv"):
+        make_folds(classification([0, 1] * 9, [0, 1]), None, 0, repeats=2)

@@ -9,10 +9,11 @@ from pymoo.operators.mutation.bitflip import BitflipMutation
 
 from moevoprune import DensitySampling, InputError, PruningProblem
 from moevoprune.baselines import rank_bits
-from moevoprune.search.algorithms import ALGORITHMS, DEFAULT_RANKINGS, guided, make_algorithm, reference
+from moevoprune.search.algorithms import ALGORITHMS, guided, make_algorithm, reference
 from moevoprune.search.archive import knee, non_dominated
 from moevoprune.search.loop import run_search
 from moevoprune.search.survival import LogSizeCrowding, survival_for
+from moevoprune.search.trust import trusted_rankings
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_the_start_holds_the_rankings_own_masks_and_the_dense_head(make_problem)
     start = {mask.tobytes() for mask in asked[0]}
     assert np.ones(14, dtype=bool).tobytes() in start
     data = problem.ranking_data()
-    for name in DEFAULT_RANKINGS:
+    for name in trusted_rankings(problem):
         order = np.argsort(-rank_bits(data, name), kind="stable")
         best = np.zeros(14, dtype=bool)
         best[order[0]] = True

@@ -9,8 +9,8 @@ from sklearn.feature_selection import f_classif
 
 from moevoprune import DensitySampling, FeatureSet, HeadSettings, InputError, PruningProblem
 from moevoprune.baselines.rankings import neuron_norm
-from moevoprune.search.algorithms import DEFAULT_RANKINGS
 from moevoprune.search.scores import BitScores, prior_scores
+from moevoprune.search.trust import BASE_RANKING, CANDIDATE_RANKINGS
 
 
 def sample(sampling, n_samples, n_var, seed=0):
@@ -33,7 +33,7 @@ def test_prior_scores_are_the_mean_rank_of_the_rankings(small_features, quick_he
 @pytest.mark.parametrize("encoding", ["features", "neurons", "features+neurons", "connections"])
 def test_every_encoding_has_scores(small_features, encoding):
     problem = PruningProblem(small_features, encoding, head=HeadSettings(hidden=(4, 3), epochs=2), cv=3)
-    scores = prior_scores(problem.ranking_data(), DEFAULT_RANKINGS)
+    scores = prior_scores(problem.ranking_data(), [BASE_RANKING, *CANDIDATE_RANKINGS])
     assert scores.shape == (problem.n_var,)
     assert 0 < scores.min() < scores.max() <= 1
 
@@ -43,7 +43,9 @@ def test_the_test_part_is_not_read(small_features, quick_head):
         small_features.X_train, small_features.y_train, -small_features.X_test, small_features.y_test[::-1].copy()
     )
     one, two = (
-        prior_scores(PruningProblem(data, head=quick_head, cv=3).ranking_data(), DEFAULT_RANKINGS)
+        prior_scores(
+            PruningProblem(data, head=quick_head, cv=3).ranking_data(), [BASE_RANKING, *CANDIDATE_RANKINGS]
+        )
         for data in (small_features, other)
     )
     np.testing.assert_array_equal(one, two)
