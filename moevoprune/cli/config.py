@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from moevoprune.errors import InputError, describe_validation_error, nearest
 from moevoprune.features.sources import BUILT_IN
 from moevoprune.heads.settings import PRESETS, HeadSettings
+from moevoprune.search.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_POP_SIZES
+from moevoprune.search.loop import default_end
 from moevoprune.search.problem import LARGEST_SEED
 
 if sys.version_info >= (3, 11):
@@ -42,6 +44,7 @@ class ProblemConfig(_Section):
     encoding: str = "features"
     objectives: tuple[str, ...] | None = None
     cv: int | None = Field(default=None, ge=1)
+    repeats: int = Field(default=1, ge=1, le=1000)
     min_active: int = Field(default=1, ge=0)
     max_active: int | None = Field(default=None, ge=1)
     noise: float = Field(default=1.0, gt=0, le=1e6, allow_inf_nan=False)
@@ -58,8 +61,29 @@ class SearchConfig(_Section):
     """How it is searched."""
 
     # the upper bounds are far beyond use: they catch slips before they ask for more memory than there is
-    pop: int = Field(default=40, ge=2, le=100_000)
-    gens: int = Field(default=25, ge=1, le=10_000_000)
+    algorithm: str = DEFAULT_ALGORITHM
+    pop: int | None = Field(default=None, ge=2, le=100_000)
+    gens: int | None = Field(default=None, ge=1, le=10_000_000)
+    budget: int | None = Field(default=None, ge=1, le=1_000_000_000)
+
+    @field_validator("algorithm")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ALGORITHMS:
+            raise ValueError(f"unknown algorithm{nearest(value, ALGORITHMS)}: use one of {', '.join(ALGORITHMS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _ends_once(self) -> SearchConfig:
+        if self.gens is not None and self.budget is not None:
+            raise ValueError("gens and budget both end the search: give one of them")
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """All settings, with the defaults of the algorithm where something was left open."""
+        gens, budget = default_end(self.algorithm, self.gens, self.budget)
+        pop = DEFAULT_POP_SIZES[self.algorithm] if self.pop is None else self.pop
+        return {"algorithm": self.algorithm, "pop": pop, "gens": gens, "budget": budget}
 
 
 class ComputeConfig(_Section):

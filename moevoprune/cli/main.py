@@ -20,6 +20,7 @@ Evolve a Pareto front of small, accurate, robust heads on the features of a froz
   moevoprune run                          the built-in digits problem, into runs/digits-seed1
   moevoprune run features.npz --out DIR   your own features (X_train, y_train, X_test, y_test)
   moevoprune show DIR                     the front as a table
+  moevoprune compare features.npz         the search against other ways to prune, on your features
 """
 
 
@@ -50,8 +51,15 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--out", metavar="DIR", help="run folder (default: a new one under runs/)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of everything random (default: 1)")
-    run.add_argument("--pop", type=int, metavar="N", help="individuals per generation (default: 40)")
-    run.add_argument("--gens", type=int, metavar="N", help="generations (default: 25)")
+    run.add_argument(
+        "--algorithm",
+        metavar="NAME",
+        help="guided (default), nsga2 (plain NSGA-II with bit-flip mutation) or reference (the published search)",
+    )
+    run.add_argument(
+        "--pop", type=int, metavar="N", help="individuals per generation (default: 40; reference: 30)"
+    )
+    run.add_argument("--gens", type=int, metavar="N", help="generations (default: 25; reference: 200 evaluations)")
     run.add_argument(
         "--encoding",
         metavar="E",
@@ -81,7 +89,64 @@ def _build_parser() -> argparse.ArgumentParser:
         "but memory); may be repeated; the config.toml of any run lists them all",
     )
     run.add_argument("--resume", action="store_true", help="continue the run in --out DIR")
+    run.add_argument(
+        "--no-baselines",
+        action="store_true",
+        help="leave out the line that sets the front beside four quick rankings",
+    )
     run.add_argument("--quiet", action="store_true", help="print errors only")
+
+    compare = commands.add_parser(
+        "compare",
+        help="set the search beside other ways to prune",
+        description="Run several methods on the same data, folds, trainer and test rows, with several seeds, and "
+        "write tables and figures into a folder.",
+    )
+    compare.add_argument(
+        "data",
+        nargs="*",
+        metavar="DATA",
+        help="shipped problems' names, .toml files or .npz files of features (default: digits)",
+    )
+    compare.add_argument(
+        "--methods",
+        metavar="A,B,C",
+        help="guided (the default search), reference (the published one), nsga2 (plain), dense (the unpruned "
+        "head), anova, mutual_information, l1_path, weight_magnitude, gradual_magnitude, neuron_norm, "
+        "recursive_elimination, random, best_fixed (default: all but nsga2)",
+    )
+    compare.add_argument("--seeds", type=int, metavar="N", help="run seeds 1 to N (default: 3)")
+    compare.add_argument(
+        "--budget", type=int, metavar="N", help="evaluations of each search (default: 600); baselines need none"
+    )
+    compare.add_argument("--out", metavar="DIR", help="folder (default: a new one under comparisons/)")
+    compare.add_argument(
+        "--objectives",
+        metavar="A,B,C",
+        help="as for run; accuracy (for regression r2) must be among them",
+    )
+    compare.add_argument("--cv", type=int, metavar="K", help="folds that score a mask, as for run")
+    compare.add_argument("--device", metavar="D", help="auto (default), cpu, cuda or cuda:N")
+    compare.add_argument(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        help="any other setting of all DATA, as for run, e.g. --set encoding=neurons, --set preset=paper; "
+        "may be repeated",
+    )
+    compare.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="methods run at a time, each in its process (default: one per usable core; 1 on CUDA)",
+    )
+    compare.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the comparison in --out DIR, with its DATA and settings; --methods and --seeds may add "
+        "to it",
+    )
+    compare.add_argument("--quiet", action="store_true", help="print errors only")
 
     show = commands.add_parser("show", help="print a run's front as a table", description="Print a run's front.")
     show.add_argument("run", metavar="RUN", help="a run folder")
@@ -148,11 +213,18 @@ def _dispatch(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
         from moevoprune.cli.run import run
 
         return run(arguments)
+    elif arguments.command == "compare":
+        from moevoprune.cli.compare import compare
+
+        return compare(arguments)
     elif arguments.command == "show":
-        from moevoprune.cli.table import front_table
+        from moevoprune.cli.table import front_table, objectives_line
         from moevoprune.fronts.front import Front
 
-        print(front_table(Front.load(arguments.run)))
+        front = Front.load(arguments.run)
+        print(front_table(front))
+        if len(front):
+            print(f"\n{objectives_line(front)}")
     elif arguments.command == "plot":
         from pathlib import Path
 

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import sys
 import time
 from argparse import Namespace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from moevoprune.cli.config import (
-    RunConfig,
-    absolute_source,
-    changed_settings,
-    parse_config,
-    read_toml,
-    set_value,
-    to_toml,
+import numpy as np
+
+from moevoprune.cli.building import (
+    INTERRUPTED,
+    Voice,
+    build_problem,
+    configure,
+    exists,
+    free_folder,
+    read_problem,
 )
-from moevoprune.cli.problems import find_problem
-from moevoprune.cli.table import front_table
+from moevoprune.cli.config import RunConfig, changed_settings, parse_config, read_toml, to_toml
+from moevoprune.cli.table import front_table, objectives_line
 from moevoprune.errors import InputError
-from moevoprune.features import load_features
 from moevoprune.files import remove_leftovers, write_text
+from moevoprune.fronts.comparison import Standing, standing
 from moevoprune.fronts.evolve import declare_front
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.plots import save_figures
@@ -36,21 +35,20 @@ __all__ = ["run"]
 
 CONFIG, JOURNAL, RUN = "config.toml", "evaluations.journal", "run.json"
 _FILES = (CONFIG, JOURNAL, RUN, "front.csv", "front.npz", "heads.safetensors")
-INTERRUPTED = 130
 
 
 def run(arguments: Namespace) -> int:
     """Carry out ``moevoprune run``; returns the exit code."""
-    say = _Voice(arguments.quiet)
+    say = Voice(arguments.quiet)
     if arguments.out == "":
         raise InputError("--out is empty: name a folder, or leave it out")
     out = Path(arguments.out) if arguments.out is not None else None
     if arguments.resume and out is None:
         raise InputError("--resume needs the folder of the run to continue: add --out DIR")
-    config, problem = _build(_configure(arguments, out))
+    config, problem = build_problem(_configure(arguments, out))
     name = Path(config.data.features).stem
     if out is None:
-        out = _free_folder(Path("runs"), f"{name}-seed{config.seed}")
+        out = free_folder(Path("runs"), f"{name}-seed{config.seed}")
     resumed = _open_folder(out, config, problem, arguments.resume)
 
     features = problem.features
@@ -65,6 +63,8 @@ def run(arguments: Namespace) -> int:
         problem,
         config.search.pop,
         config.search.gens,
+        config.search.budget,
+        config.search.algorithm,
         seed=config.seed,
         journal=out / JOURNAL,
         resume=resumed,
@@ -74,7 +74,7 @@ def run(arguments: Namespace) -> int:
         say("interrupted: writing the front found so far (Ctrl-C again to leave that out)")
     go_on = f"to go on: moevoprune run --out {out} --resume"
     try:
-        front = _write_results(out, config, problem, result, started, say)
+        front = _write_results(out, config, problem, result, started, say, not arguments.no_baselines)
     except KeyboardInterrupt:
         say(f"interrupted: the search is in the journal; {go_on}")
         return INTERRUPTED
@@ -87,103 +87,63 @@ def run(arguments: Namespace) -> int:
 
 
 def _write_results(
-    out: Path, config: RunConfig, problem: PruningProblem, result: SearchResult, started: float, say: _Voice
+    out: Path,
+    config: RunConfig,
+    problem: PruningProblem,
+    result: SearchResult,
+    started: float,
+    say: Voice,
+    baselines: bool,
 ) -> Front:
     say(f"retraining the members ({len(result.masks)}) on all training rows and scoring them on the test rows")
     front = declare_front(problem, result)
     front.save(out)
     save_figures(front, out / "figures")
-    write_text(out / RUN, _record(config, problem, result, front, time.monotonic() - started))
+    seconds = time.monotonic() - started
+    write_text(out / RUN, _record(config, problem, result, front, seconds))
     say("")
     say(front_table(front, most=12))
+    if len(front):
+        say(f"\n{objectives_line(front)}")
     if problem.n_diverged:
         say(f"{problem.n_diverged} diverged masks were scored worst: a lower head.learning_rate helps")
+    if baselines and len(front) and not result.interrupted:
+        # after the rest is written: the front does not depend on it
+        compared = standing(front, problem)
+        write_text(out / RUN, _record(config, problem, result, front, seconds, compared))
+        say(f"\n{compared}")
     say(f"\nthe whole front: moevoprune show {out}   figures: {out / 'figures'}")
     return front
 
 
 def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
     """Settings of the problem file, changed by the options."""
-    raw: dict[str, Any]
     if arguments.problem is None and arguments.resume and out is not None:
-        if not _exists(out / CONFIG):
+        if not exists(out / CONFIG):
             raise InputError(
                 f"{out}: holds no {CONFIG}, so there is no telling what to resume: name the PROBLEM too"
             )
         where, raw = str(out / CONFIG), read_toml(out / CONFIG)
     else:
-        path = find_problem("digits" if arguments.problem is None else arguments.problem)
-        where = str(path)
-        raw = {"data": {"features": str(path.resolve())}} if path.suffix == ".npz" else read_toml(path)
+        where, raw = read_problem("digits" if arguments.problem is None else arguments.problem)
     options = {
         "seed": ("--seed", arguments.seed),
         "search.pop": ("--pop", arguments.pop),
         "search.gens": ("--gens", arguments.gens),
+        "search.algorithm": ("--algorithm", arguments.algorithm),
         "problem.encoding": ("--encoding", arguments.encoding),
         "problem.objectives": ("--objectives", arguments.objectives),
         "problem.cv": ("--cv", arguments.cv),
         "compute.device": ("--device", arguments.device),
     }
-    given = {key: name for key, (name, value) in options.items() if value is not None}
-    for key in given:
-        _put(raw, key, options[key][1])
-    for assignment in arguments.set or []:
-        key = set_value(raw, assignment)
-        given[key] = "--set"
-        if key == "data.features" and isinstance(raw["data"]["features"], str):
-            raw["data"]["features"] = absolute_source(raw["data"]["features"], Path.cwd())
-    return parse_config(raw, where, given)
-
-
-def _put(raw: dict[str, Any], key: str, value: Any) -> None:
-    section, _, name = key.rpartition(".")
-    target = raw.setdefault(section, {}) if section else raw
-    if isinstance(target, dict):
-        target[name] = value
-
-
-def _build(config: RunConfig) -> tuple[RunConfig, PruningProblem]:
-    """Load the data and make the problem; returns the settings with everything resolved that was left open."""
-    features = load_features(config.data.features, config.data.task)
-    problem = PruningProblem(
-        features,
-        config.problem.encoding,
-        config.problem.objectives,
-        config.head,
-        config.problem.cv,
-        config.seed,
-        config.compute.device,
-        config.problem.min_active,
-        config.problem.max_active,
-        config.problem.noise,
-        config.compute.chunk,
-    )
-    own_validation = features.X_val is not None and config.problem.cv is None
-    resolved = {
-        "data": {"features": config.data.features, "task": features.task},
-        "problem": {
-            **config.problem.model_dump(),
-            "objectives": [objective.name for objective in problem.objectives],
-            "cv": None if own_validation else len(problem.fitness.folds),
-        },
-        "compute": {**config.compute.model_dump(), "device": str(problem.fitness.device)},
-    }
-    return parse_config({**config.model_dump(), **resolved}, "settings"), problem
-
-
-def _free_folder(parent: Path, name: str) -> Path:
-    folder, number = parent / name, 1
-    while folder.exists():
-        number += 1
-        folder = parent / f"{name}-{number}"
-    return folder
+    return configure(raw, where, options, arguments.set or [])
 
 
 def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: bool) -> bool:
     """Make or check the run folder; returns whether there is a run in it to resume."""
-    if any(_exists(out / name) for name in _FILES) and not resume:
+    if any(exists(out / name) for name in _FILES) and not resume:
         raise InputError(f"{out}: holds another run: add --resume to continue it, or choose another --out folder")
-    if resume and _exists(out / CONFIG):
+    if resume and exists(out / CONFIG):
         changes = changed_settings(parse_config(read_toml(out / CONFIG), str(out / CONFIG)), config)
         if changes:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
@@ -199,20 +159,19 @@ def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: 
         check_journal(problem, out / JOURNAL, config.seed)
         remove_leftovers(out)
         remove_leftovers(out / "figures")
-    if not _exists(out / CONFIG):
+    if not exists(out / CONFIG):
         write_text(out / CONFIG, to_toml(config))
     return resume
 
 
-def _exists(path: Path) -> bool:
-    """Whether something is there; a path that cannot exist is not."""
-    try:
-        return path.exists() or path.is_symlink()
-    except (OSError, ValueError):
-        return False
-
-
-def _record(config: RunConfig, problem: PruningProblem, result: SearchResult, front: Front, seconds: float) -> str:
+def _record(
+    config: RunConfig,
+    problem: PruningProblem,
+    result: SearchResult,
+    front: Front,
+    seconds: float,
+    compared: Standing | None = None,
+) -> str:
     import torch
 
     last = result.history[-1] if result.history else None
@@ -232,23 +191,19 @@ def _record(config: RunConfig, problem: PruningProblem, result: SearchResult, fr
         "seconds": round(seconds, 3),
         "members": len(front),
         "hypervolume": front.hypervolume(),
+        "rank_correlations": _correlations(front),
         "hypervolume_per_generation": [generation.hypervolume for generation in result.history],
     }
+    if compared is not None:
+        record["baselines"] = compared.to_dict()
     return json.dumps(record, indent=2) + "\n"
 
 
-class _Voice:
-    """Prints lines to standard output until nobody listens any more."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._silent = quiet
-
-    def __call__(self, line: str) -> None:
-        if self._silent:
-            return
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:
-            # the reader went away (`| head`): the run goes on, and the interpreter's last flush must not fail
-            self._silent = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _correlations(front: Front) -> dict[str, float | None]:
+    """Rank correlation of every pair of objectives; None where there is none, as JSON has no NaN."""
+    matrix, names = front.correlations(), front.objectives
+    return {
+        f"{names[i]} / {names[j]}": None if np.isnan(matrix[i, j]) else float(matrix[i, j])
+        for i in range(len(names))
+        for j in range(i + 1, len(names))
+    }

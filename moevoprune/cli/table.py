@@ -1,12 +1,15 @@
-"""A front as a table in the terminal."""
+"""Fronts and comparisons as tables in the terminal."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from moevoprune.fronts.comparison import QUALITY, DataSummary, Estimate
 from moevoprune.fronts.front import Front
 
-__all__ = ["front_table"]
+__all__ = ["comparison_lines", "front_table", "objectives_line"]
 
 
 def front_table(front: Front, most: int | None = None) -> str:
@@ -37,3 +40,59 @@ def front_table(front: Front, most: int | None = None) -> str:
     if len(chosen) < len(rows):
         lines.append(f"({len(chosen) - 1} of {len(front)} members shown)")
     return "\n".join(lines)
+
+
+def objectives_line(front: Front) -> str:
+    """One line on a front's objectives together: hypervolume in all of them, and how far they repeat each other.
+
+    Parameters
+    ----------
+    front
+        What to sum up.
+    """
+    names, correlations = front.objectives, front.correlations()
+    pairs = [
+        f"{names[i]} / {names[j]} {_signed(correlations[i, j])}"
+        for i in range(len(names))
+        for j in range(i + 1, len(names))
+    ]
+    volume = f"{front.hypervolume():.4f}".removeprefix("0")
+    text = f"hypervolume of all {len(names)} objectives, validation: {volume}"
+    return f"{text}; rank correlations over the front: {', '.join(pairs)}" if pairs else text
+
+
+def comparison_lines(summary: DataSummary) -> list[str]:
+    """Lay out the methods on one data set as lines of at most 120 characters, the best values marked by a star.
+
+    Parameters
+    ----------
+    summary
+        What to show.
+    """
+    heads = ["test hv", "log", "best", "at 2 %", "5 %", "10 %", "25 %"]
+    cells = [[summary.data[:22], *heads, "trainings", "seconds"]]
+    for method in summary.methods:
+        row = [method.method]
+        for column in QUALITY:
+            star = "*" if method.method in summary.winners[column] else " "
+            row.append(_cell(method.estimates[column], "hypervolume" in column) + star)
+        cells.append([*row, f"{method.mean('trainings'):.0f}", f"{method.mean('seconds'):.1f}"])
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = []
+    for line in cells:
+        first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        lines.append("  ".join([first.strip().ljust(widths[0]), *rest]))
+    return lines
+
+
+def _signed(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:+.2f}"
+
+
+def _cell(estimate: Estimate | None, with_error: bool) -> str:
+    if estimate is None:
+        return "-"
+    text = f"{estimate.mean:.4f}".removeprefix("0")
+    if with_error and not math.isnan(estimate.error):
+        text += f" ±{estimate.error:.4f}".replace("0.", ".", 1)
+    return text

@@ -66,7 +66,8 @@ def make_folds(features: FeatureSet, cv: int | None, seed: int, repeats: int = 1
     Raises
     ------
     InputError
-        ``cv`` or ``repeats`` is below 1, the data's own validation rows are to be repeated, or some class (or the data) has fewer rows than folds.
+        ``cv`` or ``repeats`` is below 1, the data's own validation rows are to be repeated, or some class (or the
+        data) has fewer rows than folds.
     """
     labels_or_targets = training_part(features)[1]
     n_rows = len(labels_or_targets)

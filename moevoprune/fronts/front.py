@@ -149,6 +149,28 @@ class Front:
         """Share of the box between ideal and corner that the front dominates, on validation values."""
         return hypervolume(self.F, self.corner) / float(np.prod(self.corner - self.ideal))
 
+    def correlations(self) -> Values:
+        """Spearman's rank correlations of the objectives over the members, natural direction.
+
+        Near 1 or -1, two objectives repeat each other: a front in both tells little more than one in either.
+
+        Returns
+        -------
+        ndarray, shape (n_obj, n_obj)
+            NaN where an objective is the same for all members, or there are fewer than 2.
+        """
+        from scipy.stats import rankdata
+
+        if len(self) < 2:
+            return np.full((len(self.axes),) * 2, np.nan)
+        ranks = rankdata(self.values, axis=0)
+        centred = ranks - ranks.mean(axis=0)
+        covariance = centred.T @ centred
+        deviation = np.sqrt(np.diag(covariance))
+        scale = np.outer(deviation, deviation)
+        correlations: Values = np.divide(covariance, scale, out=np.full_like(covariance, np.nan), where=scale > 0)
+        return correlations
+
     @classmethod
     def merge(cls, fronts: Sequence[Front]) -> Front:
         """Merge the fronts of several runs on one problem: the papers' "super Pareto front".
@@ -267,8 +289,8 @@ class Front:
             raise InputError(f"{missing}: not found: is {path} a finished run?") from None
         except OSError as error:
             raise InputError(f"{path}: the saved front cannot be read ({error.strerror or error})") from None
-        except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, SafetensorError):
-            # the libraries' own words would advise to unpickle
+        except (ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError, SafetensorError):
+            # the libraries' own words would advise to unpickle; zipfile calls flags it does not know RuntimeErrors
             raise InputError(f"{path}: the saved front cannot be read: its files are damaged") from None
         try:
             front = cls._from_arrays(arrays, tensors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,26 @@ from mpl_toolkits.mplot3d.art3d import Line3DCollection  # type: ignore[import-u
 
 from moevoprune.errors import InputError
 from moevoprune.files import atomic_path
+from moevoprune.fronts.comparison import METHODS, SEARCHES, MethodResult, curve
 from moevoprune.fronts.front import Axis, Front
 from moevoprune.fronts.labels import Label, place_labels
 
-__all__ = ["plot_convergence", "plot_front", "plot_front_3d", "plot_parallel", "save_figures"]
+__all__ = [
+    "plot_comparison",
+    "plot_convergence",
+    "plot_front",
+    "plot_front_3d",
+    "plot_parallel",
+    "save_comparison",
+    "save_figures",
+]
 
 Values = npt.NDArray[np.float64]
 
 # Okabe and Ito's palette: told apart by people with any common colour vision
 _BLUE, _SKY, _VERMILLION, _BLACK = "#0072B2", "#56B4E9", "#D55E00", "#000000"
 _GREY = "#6E6E6E"
+_ORANGE, _GREEN, _PURPLE = "#E69F00", "#009E73", "#CC79A7"
 # viridis without its yellow end, which is hard to see on white
 _SIZES = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, 256)), name="moevoprune")
 
@@ -39,6 +49,10 @@ _SMALL, _MEDIUM = 8.5, 10.0
 _CLOSE = 0.01
 
 _TIGHT_LEGEND: dict[str, Any] = {"borderaxespad": 0.3, "columnspacing": 1.3, "handletextpad": 0.5}
+# searches are solid lines of their own colours; five colours and three kinds of dashes tell the baselines apart
+_SEARCH_COLORS = (_VERMILLION, _BLACK, _GREY)
+_BASELINE_COLORS = (_GREEN, _PURPLE, _ORANGE, _BLUE, _SKY)
+_DASHES: tuple[Any, ...] = ((0, (5, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _NO_MEMBERS = "no members:\nthe search found no feasible mask"
 
 
@@ -365,6 +379,91 @@ def plot_convergence(front: Front, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def plot_comparison(results: Sequence[MethodResult], ax: Axes | None = None) -> Axes:
+    """Draw what accuracy each method has on the test rows at each size: means over the seeds.
+
+    A curve is the best test accuracy among a method's members with at most so many active bits; it starts where
+    every seed has a member. Guided is the thick line, searches are solid, and the dense head is a dashed level.
+
+    Parameters
+    ----------
+    results
+        Of one data set, any methods and seeds.
+    ax
+        Where to draw them; None for a new figure.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
+    ax = _axes(ax, (8.6, 4.6))
+    found = [result for result in results if len(result.active)]
+    if not found:
+        return _say(ax, _NO_MEMBERS)
+    most = max(result.n_bits for result in found)
+    everywhere = np.concatenate([*(result.active for result in found), [1, most]])
+    # a mask without any bit has no place on a log scale; its head is as good as one with a bit too many
+    sizes = np.unique(np.maximum(everywhere, 1))
+    for number, method in enumerate(METHODS):
+        curves = [curve(result, sizes) for result in found if result.method == method]
+        if not curves:
+            continue
+        mean = np.mean(curves, axis=0)
+        if method == "dense":
+            ax.axhline(mean[-1], color=_BLACK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1, label=method)
+            continue
+        guided, searched = method == "guided", method in SEARCHES
+        color = (_SEARCH_COLORS if searched else _BASELINE_COLORS)[number % (3 if searched else 5)]
+        ax.plot(
+            sizes,
+            mean,
+            drawstyle="steps-post",
+            color=color,
+            linewidth=3.0 if guided else 1.8 if searched else 1.4,
+            linestyle="-" if searched else _DASHES[number % 3],
+            # a method that has nothing but the dense head is a point, which no line shows
+            marker="o" if np.isfinite(mean).sum() == 1 else "",
+            markersize=4.5,
+            zorder=5 if guided else 4 if searched else 3,
+            label=method.replace("_", " "),
+        )
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(10, subs=_subs(1.0, float(most)), numticks=30))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_formatter(FuncFormatter(_whole))
+    ax.margins(x=0.02, y=0.05)
+    ax.set_xlabel("active bits, at most", fontsize=_MEDIUM)
+    ax.set_ylabel("best test accuracy or R²", fontsize=_MEDIUM)
+    _plain(ax)
+    ax.grid(axis="y", color="#E6E6E6", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.set_title(textwrap.shorten(found[0].data, 60, placeholder="...").replace("$", r"\$"), fontsize=_MEDIUM)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=_SMALL, handlelength=3.4)
+    return ax
+
+
+def save_comparison(results: Sequence[MethodResult], path: str | Path) -> Path:
+    """Write the figure of :func:`plot_comparison` as a PNG.
+
+    Parameters
+    ----------
+    results
+        Of one data set.
+    path
+        The file; its folder is made where missing.
+
+    Raises
+    ------
+    InputError
+        The folder or the file cannot be written.
+    """
+    path = Path(path)
+    _make_folder(path.parent)
+    _save(plot_comparison(results), path)
+    return path
+
+
 def save_figures(front: Front, folder: str | Path) -> list[Path]:
     """Write ``front.png``, ``front3d.png``, ``parallel.png`` and ``convergence.png``.
 
@@ -386,22 +485,30 @@ def save_figures(front: Front, folder: str | Path) -> list[Path]:
         The folder or a file cannot be written.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}): choose another folder") from error
+    _make_folder(folder)
     figures: dict[str, Callable[[Front], Axes]] = {"front": plot_front}
     if len(front.axes) >= 3:
         figures["front3d"] = plot_front_3d
     figures |= {"parallel": plot_parallel, "convergence": plot_convergence}
     paths = []
     for name, draw in figures.items():
-        figure: Any = draw(front).figure
         paths.append(folder / f"{name}.png")
-        with atomic_path(paths[-1]) as temporary:
-            # no software tag: the bytes should depend on the front only
-            figure.savefig(temporary, dpi=_DPI, format="png", metadata={"Software": None})
+        _save(draw(front), paths[-1])
     return paths
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}): choose another folder") from error
+
+
+def _save(ax: Axes, path: Path) -> None:
+    figure: Any = ax.figure
+    with atomic_path(path) as temporary:
+        # no software tag: the bytes should depend on what is drawn only
+        figure.savefig(temporary, dpi=_DPI, format="png", metadata={"Software": None})
 
 
 def _figure(size: tuple[float, float]) -> Figure:

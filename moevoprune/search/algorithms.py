@@ -23,20 +23,28 @@ from moevoprune.search.survival import survival_for
 from moevoprune.search.trust import trusted_rankings
 from moevoprune.search.variation import GuidedMutation, SizeCrossover
 
-__all__ = ["ALGORITHMS", "DEFAULT_ALGORITHM", "GuidedNSGA2", "guided", "make_algorithm", "nsga2", "reference"]
+__all__ = [
+    "ALGORITHMS",
+    "DEFAULT_ALGORITHM",
+    "DEFAULT_POP_SIZES",
+    "GuidedNSGA2",
+    "guided",
+    "make_algorithm",
+    "nsga2",
+    "reference",
+]
 
 Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 DEFAULT_ALGORITHM = "guided"
-DEFAULT_POP_SIZE = 40
+DEFAULT_POP_SIZES = {"guided": 40, "nsga2": 40, "reference": 30}
 
 _SEEDED_SHARE = 0.5
 _POLISHED_SHARE = 0.1
 # members on either side of the knee that are polished with it
 _KNEE_REACH = 2
 
-_PUBLISHED_POP_SIZE = 30
 _PUBLISHED_OFFSPRING = 2
 
 
@@ -177,7 +185,7 @@ def guided(
     InputError
         The population is too small, or a ranking is unknown.
     """
-    pop_size = _checked(DEFAULT_POP_SIZE if pop_size is None else pop_size)
+    pop_size = _checked("guided", pop_size)
     if rankings is None:
         rankings = trusted_rankings(problem)
     data = problem.ranking_data()
@@ -217,7 +225,7 @@ def nsga2(problem: PruningProblem, pop_size: int | None = None) -> NSGA2:
         The population is too small to evolve.
     """
     return NSGA2(
-        pop_size=_checked(DEFAULT_POP_SIZE if pop_size is None else pop_size),
+        pop_size=_checked("nsga2", pop_size),
         sampling=DensitySampling("log", low=max(problem.min_active, 1), high=problem.max_active),
         crossover=UniformCrossover(),
         mutation=BitflipMutation(),
@@ -247,7 +255,7 @@ def reference(problem: PruningProblem, pop_size: int | None = None) -> NSGA2:
         The population is too small to evolve.
     """
     return NSGA2(
-        pop_size=_checked(_PUBLISHED_POP_SIZE if pop_size is None else pop_size),
+        pop_size=_checked("reference", pop_size),
         n_offsprings=_PUBLISHED_OFFSPRING,
         sampling=DensitySampling("uniform"),
         crossover=UniformCrossover(prob=1.0),
@@ -289,7 +297,9 @@ def make_algorithm(name: str, problem: PruningProblem, pop_size: int | None = No
     return ALGORITHMS[name](problem, pop_size)
 
 
-def _checked(pop_size: int) -> int:
+def _checked(name: str, pop_size: int | None) -> int:
+    if pop_size is None:
+        return DEFAULT_POP_SIZES[name]
     if pop_size < 2:
         raise InputError(f"a population of {pop_size} cannot evolve: use at least 2 individuals (--pop)")
     return pop_size

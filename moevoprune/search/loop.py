@@ -21,7 +21,7 @@ from moevoprune.search.fitness import pack
 from moevoprune.search.journal import EvaluationJournal
 from moevoprune.search.problem import PruningProblem
 
-__all__ = ["Generation", "SearchResult", "check_journal", "run_search"]
+__all__ = ["Generation", "SearchResult", "check_journal", "default_end", "run_search"]
 
 DEFAULT_N_GEN = 25
 PUBLISHED_BUDGET = 200
@@ -211,8 +211,7 @@ def run_search(
     """
     if not isinstance(problem, PruningProblem):
         raise InputError(f"problem is a {type(problem).__name__}: make a PruningProblem first")
-    if algorithm == "reference" and n_gen is None and budget is None:
-        budget = PUBLISHED_BUDGET
+    n_gen, budget = default_end(algorithm, n_gen, budget)
     termination = _termination(n_gen, budget)
     seed = whole_number("seed", seed, 0)
     if isinstance(algorithm, Algorithm):
@@ -264,6 +263,21 @@ def run_search(
     )
 
 
+def default_end(algorithm: Any, n_gen: int | None, budget: int | None) -> tuple[int | None, int | None]:
+    """Generations or evaluations after which a search ends that was told neither.
+
+    Parameters
+    ----------
+    algorithm
+        Name or instance of the algorithm; only ``"reference"`` has an end of its own, the published one.
+    n_gen, budget
+        What was asked for; returned as they are where one is given.
+    """
+    if n_gen is not None or budget is not None:
+        return n_gen, budget
+    return (None, PUBLISHED_BUDGET) if algorithm == "reference" else (DEFAULT_N_GEN, None)
+
+
 def _termination(n_gen: int | None, budget: int | None) -> Any:
     from pymoo.termination import get_termination
 
@@ -271,7 +285,7 @@ def _termination(n_gen: int | None, budget: int | None) -> Any:
         raise InputError("n_gen and budget both end the search: give one of them")
     if budget is not None:
         return get_termination("n_eval", whole_number("budget", budget, 1))
-    return get_termination("n_gen", DEFAULT_N_GEN if n_gen is None else whole_number("n_gen", n_gen, 1))
+    return get_termination("n_gen", whole_number("n_gen", n_gen, 1))
 
 
 def _open_journal(problem: PruningProblem, path: Path, seed: int, resume: bool) -> EvaluationJournal:

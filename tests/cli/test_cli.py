@@ -220,6 +220,9 @@ def test_bad_features_are_refused_before_anything_is_written(small_features, tmp
         (["--pop", "1"], "pop"),
         (["--gens", "0"], "gens"),
         (["--gens", "x"], "gens"),
+        (["--algorithm", "guide"], "did you mean 'guided'"),
+        (["--gens", "3", "--set", "budget=9"], "one of them"),
+        (["--set", "repeats=0"], "repeats"),
         (["--encoding", "featres"], "did you mean 'features'"),
         (["--objectives", "accuracy,activ_neurons"], "did you mean 'active_neurons'"),
         (["--objectives", ""], "empty"),
@@ -531,3 +534,22 @@ def test_damaged_fronts_are_one_line(npz, tmp_path, capsys):
         # a flipped bit in a time stamp hurts nobody; anything else is found
         assert code in (0, 2)
         assert code == 0 or (captured.err.count("\n") == 1 and "pickle" not in captured.err)
+
+
+def test_the_algorithm_and_its_defaults_are_settings(tmp_path, npz):
+    quick = ["--cv", "3", "--set", "epochs=2", "--set", "hidden=4", "--no-baselines", "--quiet"]
+    assert main(["run", str(npz), "--out", str(tmp_path / "r"), "--algorithm", "reference", *quick]) == 0
+    config = read_toml(tmp_path / "r" / "config.toml")
+    assert config["search"] == {"algorithm": "reference", "pop": 30, "budget": 200}
+    assert main(["run", str(npz), "--out", str(tmp_path / "g"), "--set", "budget=90", *quick]) == 0
+    config = read_toml(tmp_path / "g" / "config.toml")
+    assert config["search"] == {"algorithm": "guided", "pop": 40, "budget": 90}
+    assert json.loads((tmp_path / "g" / "run.json").read_text())["evaluations"] in range(90, 131)
+
+
+def test_repeated_folds_are_a_setting(tmp_path, npz):
+    quick = ["--cv", "2", "--set", "epochs=2", "--set", "hidden=4", "--no-baselines", "--quiet", "--gens", "1"]
+    out = tmp_path / "r"
+    assert main(["run", str(npz), "--out", str(out), "--set", "repeats=2", "--pop", "4", *quick]) == 0
+    assert read_toml(out / "config.toml")["problem"]["cv"] == 2
+    assert main(["run", "--out", str(out), "--resume", "--no-baselines", "--quiet"]) == 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
 
 from moevoprune import Front, HeadSettings, InputError, PruningProblem, evolve
@@ -56,6 +58,15 @@ def test_best_and_knee(front):
     assert scaled.sum(axis=1)[front.knee()] == scaled.sum(axis=1).min()
     with pytest.raises(InputError, match="did you mean 'accuracy'"):
         front.best("acuracy")
+
+
+def test_correlations_are_spearman_s(front):
+    np.testing.assert_allclose(front.correlations(), spearmanr(front.values).statistic, atol=1e-12)
+    same = replace(front, values=np.c_[front.values[:, :2], np.ones(len(front))])
+    assert np.isnan(same.correlations()[2]).all()
+    assert not np.isnan(same.correlations()[:2, :2]).any()
+    single = replace(front, masks=front.masks[:1], values=front.values[:1])
+    assert np.isnan(single.correlations()).all()
 
 
 def test_save_and_load(front, small_features, tmp_path):

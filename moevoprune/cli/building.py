@@ -1,0 +1,166 @@
+"""From what a user typed to a problem: what all commands that train have in common."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moevoprune.cli.config import RunConfig, absolute_source, parse_config, read_toml, set_value
+from moevoprune.cli.problems import find_problem
+from moevoprune.features import FeatureSet, load_features
+from moevoprune.search.problem import PruningProblem
+
+__all__ = ["INTERRUPTED", "Voice", "build_problem", "configure", "exists", "free_folder", "read_problem"]
+
+INTERRUPTED = 130
+
+
+def read_problem(source: str) -> tuple[str, dict[str, Any]]:
+    """Read the raw settings of a shipped problem, a TOML file or a features file.
+
+    Returns
+    -------
+    where, raw
+        What to call them in a message, and the settings.
+
+    Raises
+    ------
+    InputError
+        The source is none of these, or cannot be read.
+    """
+    path = find_problem(source)
+    raw = {"data": {"features": str(path.resolve())}} if path.suffix == ".npz" else read_toml(path)
+    return str(path), raw
+
+
+def configure(
+    raw: dict[str, Any], where: str, options: Mapping[str, tuple[str, Any]], assignments: Sequence[str]
+) -> RunConfig:
+    """Check raw settings, changed by the options of the command line.
+
+    Parameters
+    ----------
+    raw
+        Settings as read; changed in place.
+    where
+        What to call them in a message.
+    options
+        By dotted key: the option's name and its value, None where it was not given.
+    assignments
+        The ``key=value`` of every ``--set``.
+
+    Raises
+    ------
+    InputError
+        A setting cannot be used.
+    """
+    given = {key: name for key, (name, value) in options.items() if value is not None}
+    for key in given:
+        _put(raw, key, options[key][1])
+    for assignment in assignments:
+        key = set_value(raw, assignment)
+        given[key] = "--set"
+        if key == "data.features" and isinstance(raw["data"]["features"], str):
+            raw["data"]["features"] = absolute_source(raw["data"]["features"], Path.cwd())
+    return parse_config(raw, where, given)
+
+
+def _put(raw: dict[str, Any], key: str, value: Any) -> None:
+    section, _, name = key.rpartition(".")
+    target = raw.setdefault(section, {}) if section else raw
+    if isinstance(target, dict):
+        target[name] = value
+
+
+def build_problem(config: RunConfig, features: FeatureSet | None = None) -> tuple[RunConfig, PruningProblem]:
+    """Load the data and make the problem.
+
+    Parameters
+    ----------
+    config
+        The settings.
+    features
+        The data, where they have been loaded already.
+
+    Returns
+    -------
+    config, problem
+        The settings with everything resolved that was left open, and the problem.
+
+    Raises
+    ------
+    InputError
+        The data or a setting cannot be used.
+    """
+    if features is None:
+        features = load_features(config.data.features, config.data.task)
+    problem = PruningProblem(
+        features,
+        config.problem.encoding,
+        config.problem.objectives,
+        config.head,
+        config.problem.cv,
+        config.seed,
+        config.compute.device,
+        config.problem.min_active,
+        config.problem.max_active,
+        config.problem.noise,
+        config.compute.chunk,
+        config.problem.repeats,
+    )
+    own_validation = features.X_val is not None and config.problem.cv is None
+    resolved = {
+        "data": {"features": config.data.features, "task": features.task},
+        "problem": {
+            **config.problem.model_dump(),
+            "objectives": [objective.name for objective in problem.objectives],
+            "cv": None if own_validation else len(problem.fitness.folds) // config.problem.repeats,
+        },
+        "search": config.search.resolved(),
+        "compute": {**config.compute.model_dump(), "device": str(problem.fitness.device)},
+    }
+    return parse_config({**config.model_dump(), **resolved}, "settings"), problem
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """Name a folder that does not exist yet: ``parent/name``, or the first free ``parent/name-N``."""
+    folder, number = parent / name, 1
+    while folder.exists():
+        number += 1
+        folder = parent / f"{name}-{number}"
+    return folder
+
+
+def exists(path: Path) -> bool:
+    """Whether something is there; a path that cannot exist is not."""
+    try:
+        return path.exists() or path.is_symlink()
+    except (OSError, ValueError):
+        return False
+
+
+class Voice:
+    """Prints lines to standard output until nobody listens any more.
+
+    Parameters
+    ----------
+    quiet
+        Print nothing from the start.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._silent = quiet
+
+    def __call__(self, line: str) -> None:
+        """Print a line."""
+        if self._silent:
+            return
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            # the reader went away (`| head`): the run goes on, and the interpreter's last flush must not fail
+            self._silent = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

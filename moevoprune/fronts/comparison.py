@@ -1,0 +1,727 @@
+"""Methods beside one another on the same data, folds, trainer and test rows: run, scored, summed up, as text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moevoprune.baselines import BASELINES, GradualMagnitude, default_sizes, make_baseline
+from moevoprune.errors import InputError, nearest
+from moevoprune.fronts.evolve import declare_front, score_on_test
+from moevoprune.fronts.front import Front
+from moevoprune.search.archive import hypervolume
+from moevoprune.search.loop import run_search
+from moevoprune.search.problem import PruningProblem
+
+__all__ = [
+    "COLUMNS",
+    "DEFAULT_METHODS",
+    "METHODS",
+    "QUALITY",
+    "SEARCHES",
+    "DataSummary",
+    "Estimate",
+    "MethodResult",
+    "MethodSummary",
+    "Standing",
+    "check_methods",
+    "comparison_table",
+    "curve",
+    "members_csv",
+    "picked",
+    "run_method",
+    "score",
+    "scores_csv",
+    "standing",
+    "summarise",
+    "validation_hypervolume",
+]
+
+Bits = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+
+SEARCHES = ("guided", "reference", "nsga2")
+METHODS = (*SEARCHES, "dense", *BASELINES)
+DEFAULT_METHODS = tuple(method for method in METHODS if method != "nsga2")
+
+_PERCENT = (2, 5, 10, 25)
+QUALITY = (
+    "test_hypervolume",
+    "test_hypervolume_log",
+    "best_test_accuracy",
+    *(f"accuracy_at_{percent}" for percent in _PERCENT),
+)
+COLUMNS = ("data", "method", "seed", *QUALITY, "trainings", "seconds")
+
+_PICKED = (5, 25)
+# the same to within the error of adding floats up
+_EQUAL = 1e-12
+# fast, and they search nothing: for the one line at the end of a run
+_QUICK_BASELINES = ("anova", "l1_path", "recursive_elimination", "weight_magnitude")
+
+_COUNTED = (
+    "Hypervolume is that of the members' (test error, share of active bits) up to the point (1, 1); log is the "
+    "same with the bits on a log scale, log(active) / log(bits). The dense head alone has none: its share is 1.",
+    "Accuracy at P % is the best test accuracy among the members with at most P % of the bits; of regression it "
+    "is R², or 0 where that is negative.",
+    "Of a baseline all masks at its default sizes are members, of a search all non-dominated masks that it ever "
+    "evaluated. Which of them are worth having is read off the test rows, alike for all methods.",
+    "Trainings are heads trained: one per mask and fold, one per member on all training rows, those that tell a "
+    "search which rankings to trust, and those that a baseline ranks or prunes by. Seconds are all that a method "
+    "does, without loading the data.",
+    "± is the standard error over the seeds; p is of a two-sided paired t-test over the seeds.",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class MethodResult:
+    """What one method found on one data set with one seed.
+
+    Attributes
+    ----------
+    data, method, seed
+        What was run.
+    n_bits
+        Length of a mask.
+    active
+        Active bits of each member, shape (members,).
+    validation
+        Accuracy or R² of each member on the folds of the training part, shape (members,).
+    test
+        The same of the member's head, retrained on the whole training part, on the test rows, shape (members,).
+    trainings
+        Heads trained: one per mask and fold, one per member on the whole training part, those by which a search
+        chooses its rankings, the dense head beside a search's front, and what a baseline itself trains: the dense
+        head where its ranking looks at that, and one per size for gradual pruning. Not counted are the dense heads
+        that the rankings inside a search look at, where bits are about units or connections.
+    seconds
+        Wall time of the method, without the loading of the data.
+    """
+
+    data: str
+    method: str
+    seed: int
+    n_bits: int
+    active: Counts
+    validation: Values
+    test: Values
+    trainings: int
+    seconds: float
+
+    def to_json(self) -> str:
+        """Plain values as JSON text; :meth:`from_json` gives exactly the same numbers back."""
+        plain = {
+            "data": self.data,
+            "method": self.method,
+            "seed": self.seed,
+            "n_bits": self.n_bits,
+            "active": self.active.tolist(),
+            "validation": self.validation.tolist(),
+            "test": self.test.tolist(),
+            "trainings": self.trainings,
+            "seconds": self.seconds,
+        }
+        return json.dumps(plain, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> MethodResult:
+        """Read what :meth:`to_json` wrote.
+
+        Raises
+        ------
+        InputError
+            It is something else, or damaged.
+        """
+        try:
+            raw = json.loads(text)
+            result = cls(
+                data=raw["data"],
+                method=raw["method"],
+                seed=raw["seed"],
+                n_bits=raw["n_bits"],
+                active=np.array(raw["active"], dtype=np.int64),
+                validation=np.array(raw["validation"], dtype=np.float64),
+                test=np.array(raw["test"], dtype=np.float64),
+                trainings=raw["trainings"],
+                seconds=float(raw["seconds"]),
+            )
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            raise InputError("is not the result of a method, or damaged") from None
+        if not result._fits_together():
+            raise InputError("holds a result whose parts do not fit together: it is damaged")
+        return result
+
+    def _fits_together(self) -> bool:
+        n = self.active.shape
+        return (
+            isinstance(self.data, str)
+            and self.method in METHODS
+            and all(type(number) is int and number >= 0 for number in (self.seed, self.n_bits, self.trainings))
+            and len(n) == 1
+            and self.validation.shape == self.test.shape == n
+            and bool(((self.active >= 0) & (self.active <= self.n_bits)).all())
+            and bool(np.isfinite(self.validation).all() and np.isfinite(self.test).all())
+            and math.isfinite(self.seconds)
+        )
+
+
+def check_methods(names: Sequence[str]) -> tuple[str, ...]:
+    """Put names of methods into their fixed order, each once.
+
+    Raises
+    ------
+    InputError
+        There is none, or one is unknown.
+    """
+    for name in names:
+        if name not in METHODS:
+            raise InputError(f"unknown method {name!r}{nearest(name, METHODS)}: use some of {', '.join(METHODS)}")
+    if not names:
+        raise InputError(f"no method to compare: use some of {', '.join(METHODS)}")
+    return tuple(method for method in METHODS if method in names)
+
+
+def run_method(problem: PruningProblem, method: str, seed: int, budget: int) -> MethodResult:
+    """Run one method on a problem.
+
+    Parameters
+    ----------
+    problem
+        What to prune; a fresh one, as what it remembers would cost nothing any more.
+    method
+        One of :data:`METHODS`.
+    seed
+        Seed of a search; that of everything else is the problem's.
+    budget
+        Evaluations of a search, at least 1; baselines have their own cost.
+
+    Raises
+    ------
+    InputError
+        The method is unknown, or the problem has neither accuracy nor R² among its objectives.
+    KeyboardInterrupt
+        The search was stopped by Ctrl-C: what it had found is no result to compare.
+    """
+    check_methods([method])
+    column = _quality_column(problem)
+    started, before = time.perf_counter(), problem.fitness.n_heads
+    own_trainings = 0
+    if method in SEARCHES:
+        front = _search(problem, method, budget, seed)
+        masks, validation, test = front.masks, front.values[:, column], front.test
+    else:
+        if method == "dense":
+            masks = problem.encoding.dense()[None]
+        else:
+            masks, own_trainings = _baseline_masks(problem, method)
+        validation, test = problem.values(masks)[:, column], score_on_test(problem, masks)
+    seconds = time.perf_counter() - started
+    return MethodResult(
+        data=problem.features.name,
+        method=method,
+        seed=seed,
+        n_bits=problem.n_var,
+        active=problem.encoding.count_active(masks).astype(np.int64),
+        validation=np.array(validation, dtype=np.float64),
+        test=np.array(test, dtype=np.float64),
+        trainings=problem.fitness.n_heads - before + own_trainings,
+        seconds=seconds,
+    )
+
+
+def _search(problem: PruningProblem, name: str, budget: int, seed: int) -> Front:
+    result = run_search(problem, algorithm=name, budget=budget, seed=seed)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return declare_front(problem, result)
+
+
+def _baseline_masks(problem: PruningProblem, name: str) -> tuple[Bits, int]:
+    """Masks at the default sizes, and how many heads the baseline trained besides those it scored."""
+    data, sizes, baseline = problem.ranking_data(), default_sizes(problem.n_var), make_baseline(name)
+    masks = baseline.masks(data, sizes)
+    # the dense head is trained when a ranking first looks at it
+    trained = int("dense_stack" in vars(data)) + (len(sizes) if isinstance(baseline, GradualMagnitude) else 0)
+    return masks, trained
+
+
+def _quality_column(problem: PruningProblem) -> int:
+    names = [objective.name for objective in problem.objectives]
+    wanted = "accuracy" if problem.features.task == "classification" else "r2"
+    if wanted not in names:
+        raise InputError(
+            f"methods are compared by {wanted}, which is not among the objectives ({', '.join(names)}): add it"
+        )
+    return names.index(wanted)
+
+
+def score(result: MethodResult) -> dict[str, Any]:
+    """Sum a result up in one row.
+
+    Returns
+    -------
+    dict
+        Keys as :data:`COLUMNS`. An accuracy is None where no member is small enough to have it. R² counts as
+        accuracy, or 0 where it is negative.
+    """
+    accuracy = _accuracy(result.test)
+    row: dict[str, Any] = {
+        "data": result.data,
+        "method": result.method,
+        "seed": result.seed,
+        "test_hypervolume": _volume(accuracy, _share(result)),
+        "test_hypervolume_log": _volume(accuracy, _log_share(result)),
+        "best_test_accuracy": _best(accuracy),
+    }
+    for percent in _PERCENT:
+        row[f"accuracy_at_{percent}"] = _best(accuracy[_at_most(result, percent)])
+    return {**row, "trainings": result.trainings, "seconds": result.seconds}
+
+
+def validation_hypervolume(result: MethodResult) -> float:
+    """Hypervolume of the members' (validation error, share of active bits) up to (1, 1)."""
+    return _volume(_accuracy(result.validation), _share(result))
+
+
+def picked(result: MethodResult, share: float) -> tuple[float, float] | None:
+    """What somebody gets who chooses without the test rows.
+
+    Parameters
+    ----------
+    result
+        What to choose from.
+    share
+        Active bits of the member, at most, as a share of all; in [0, 1].
+
+    Returns
+    -------
+    validation, test
+        Accuracies of the member with the best validation accuracy among those so small; of equals that with the
+        fewest active bits. None where no member is so small.
+    """
+    small = np.flatnonzero(_at_most(result, 100 * share))
+    if not len(small):
+        return None
+    validation, test = _accuracy(result.validation), _accuracy(result.test)
+    first = small[np.lexsort((result.active[small], -validation[small]))[0]]
+    return float(validation[first]), float(test[first])
+
+
+def curve(result: MethodResult, sizes: npt.NDArray[np.int64]) -> Values:
+    """Best test accuracy among the members with at most so many active bits; NaN where there is none.
+
+    Parameters
+    ----------
+    result
+        Whose members.
+    sizes
+        Numbers of bits, shape (n,).
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    order = np.argsort(result.active, kind="stable")
+    best = np.concatenate([[np.nan], np.maximum.accumulate(_accuracy(result.test)[order])])
+    chosen: Values = best[np.searchsorted(result.active[order], sizes, side="right")]
+    return chosen
+
+
+def _accuracy(scores: Values) -> Values:
+    # R² has no lower end, and an accuracy is never below 0
+    clipped: Values = np.maximum(scores, 0.0)
+    return clipped
+
+
+def _share(result: MethodResult) -> Values:
+    share: Values = result.active / result.n_bits
+    return share
+
+
+def _log_share(result: MethodResult) -> Values:
+    if result.n_bits == 1:
+        return np.ones(len(result.active))
+    share: Values = np.log(np.maximum(result.active, 1)) / math.log(result.n_bits)
+    return share
+
+
+def _volume(accuracy: Values, share: Values) -> float:
+    return hypervolume(np.column_stack([1.0 - accuracy, share]), np.ones(2))
+
+
+def _best(accuracy: Values) -> float | None:
+    return float(accuracy.max()) if len(accuracy) else None
+
+
+def _at_most(result: MethodResult, percent: float) -> Bits:
+    # 5 % of 20 bits is 1 bit, whatever rounding makes of it
+    small: Bits = 100 * result.active <= percent * result.n_bits + 1e-9 * result.n_bits
+    return small
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over seeds.
+
+    Attributes
+    ----------
+    mean
+        Over the seeds that have the value.
+    error
+        Standard error of that mean; NaN with fewer than two.
+    """
+
+    mean: float
+    error: float
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """One method on one data set.
+
+    Attributes
+    ----------
+    method
+        Its name.
+    by_seed
+        All values, by seed and column; None where there is none.
+    estimates
+        Their means, by column; None where no seed has the value. Besides the columns of :func:`score` there are
+        ``validation_hypervolume``, ``loss`` (that less the test hypervolume), and ``picked_validation_P`` and
+        ``picked_test_P`` for the member picked by validation at P %.
+    """
+
+    method: str
+    by_seed: Mapping[int, Mapping[str, float | None]]
+    estimates: Mapping[str, Estimate | None]
+
+    def mean(self, column: str) -> float:
+        """Mean of a column, NaN where it has none."""
+        estimate = self.estimates[column]
+        return math.nan if estimate is None else estimate.mean
+
+    def differences(self, other: MethodSummary, column: str) -> Values:
+        """Values of the method less another's, over the seeds that both have; shape (seeds,)."""
+        pairs = [
+            (self.by_seed[seed][column], other.by_seed[seed][column])
+            for seed in sorted(self.by_seed.keys() & other.by_seed.keys())
+        ]
+        return np.array([a - b for a, b in pairs if a is not None and b is not None], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """All methods on one data set.
+
+    Attributes
+    ----------
+    data
+        Its name.
+    n_bits
+        Length of a mask.
+    methods
+        Best test hypervolume first.
+    winners
+        By quality column: the methods with the best mean.
+    champion
+        ``guided``, or where it was not run the method with the best test hypervolume.
+    p_values
+        By method other than the champion, for both test hypervolumes: of a paired two-sided t-test against the
+        champion. None with fewer than two seeds, or where all seeds differ by the same.
+    """
+
+    data: str
+    n_bits: int
+    methods: tuple[MethodSummary, ...]
+    winners: Mapping[str, frozenset[str]]
+    champion: str
+    p_values: Mapping[str, Mapping[str, float | None]]
+
+    def __getitem__(self, method: str) -> MethodSummary:
+        """Look up the summary of a method; KeyError where it was not run."""
+        for summary in self.methods:
+            if summary.method == method:
+                return summary
+        raise KeyError(method)
+
+
+def summarise(results: Iterable[MethodResult]) -> tuple[DataSummary, ...]:
+    """Sum results up over their seeds, data set by data set in order of appearance.
+
+    Parameters
+    ----------
+    results
+        At most one per data set, method and seed.
+    """
+    groups: dict[str, dict[str, list[MethodResult]]] = {}
+    for result in results:
+        groups.setdefault(result.data, {}).setdefault(result.method, []).append(result)
+    return tuple(_summarise_data(data, methods) for data, methods in groups.items())
+
+
+def _summarise_data(data: str, groups: Mapping[str, list[MethodResult]]) -> DataSummary:
+    methods = [_summarise_method(method, results) for method, results in groups.items()]
+    methods.sort(key=lambda summary: (-summary.mean("test_hypervolume"), METHODS.index(summary.method)))
+    winners = {}
+    for column in QUALITY:
+        means = {m.method: m.mean(column) for m in methods if m.estimates[column] is not None}
+        winners[column] = frozenset(m for m, mean in means.items() if mean >= max(means.values()) - _EQUAL)
+    champion = next((m for m in methods if m.method == "guided"), methods[0])
+    p_values = {
+        m.method: {
+            column: _p_value(champion.differences(m, column))
+            for column in ("test_hypervolume", "test_hypervolume_log")
+        }
+        for m in methods
+        if m is not champion
+    }
+    n_bits = next(iter(groups.values()))[0].n_bits
+    return DataSummary(data, n_bits, tuple(methods), winners, champion.method, p_values)
+
+
+def _summarise_method(method: str, results: list[MethodResult]) -> MethodSummary:
+    by_seed = {result.seed: _measures(result) for result in results}
+    columns = next(iter(by_seed.values())).keys()
+    return MethodSummary(method, by_seed, {c: _estimate([row[c] for row in by_seed.values()]) for c in columns})
+
+
+def _measures(result: MethodResult) -> dict[str, float | None]:
+    row: dict[str, float | None] = {k: v for k, v in score(result).items() if k not in ("data", "method", "seed")}
+    row["validation_hypervolume"] = validation_hypervolume(result)
+    row["loss"] = validation_hypervolume(result) - score(result)["test_hypervolume"]
+    for percent in _PICKED:
+        chosen = picked(result, percent / 100)
+        row[f"picked_validation_{percent}"], row[f"picked_test_{percent}"] = chosen or (None, None)
+    return row
+
+
+def _estimate(values: list[float | None]) -> Estimate | None:
+    known = np.array([value for value in values if value is not None], dtype=np.float64)
+    if not len(known):
+        return None
+    error = known.std(ddof=1) / math.sqrt(len(known)) if len(known) > 1 else math.nan
+    return Estimate(float(known.mean()), float(error))
+
+
+def _p_value(differences: Values) -> float | None:
+    from scipy.stats import ttest_1samp
+
+    # a paired test is one of the differences; without spread it has no statistic
+    if len(differences) < 2 or np.ptp(differences) <= _EQUAL:
+        return None
+    return float(ttest_1samp(differences, 0.0).pvalue)
+
+
+def comparison_table(results: Iterable[MethodResult], command: str, notes: Sequence[str] = ()) -> str:
+    """Lay results out as a Markdown document.
+
+    Parameters
+    ----------
+    results
+        What to show, as for :func:`summarise`.
+    command
+        The command line that made them.
+    notes
+        Lines for the head, e.g. the date, the machine and versions.
+
+    Returns
+    -------
+    str
+        Per data set a table of all scores, best test hypervolume first and the best of each quality column bold;
+        a line on how guided does against the best baseline and the reference; and a table of what is lost from
+        validation to test.
+    """
+    lines = ["# Comparison of pruning methods", "", f"`{command}`", ""]
+    for note in notes:
+        lines += [note, ""]
+    lines += [*(f"* {line}" for line in _COUNTED), ""]
+    for summary in summarise(results):
+        seeds = max(len(method.by_seed) for method in summary.methods)
+        lines += [f"## {summary.data}", ""]
+        lines += [f"{summary.n_bits:,} bits, {seeds} seed{'s' if seeds > 1 else ''}", ""]
+        lines += [*_main_table(summary), ""]
+        lines += [line for verdict in _verdicts(summary) for line in (verdict, "")]
+        lines += [*_loss_table(summary), ""]
+    return "\n".join(lines)
+
+
+def _main_table(summary: DataSummary) -> list[str]:
+    heads = ["test hypervolume", "log", "best test accuracy", *(f"at {p} %" for p in _PERCENT)]
+    lines = [f"| method | {' | '.join(heads)} | trainings | seconds |", "|---" + "|---:" * 9 + "|"]
+    for method in summary.methods:
+        cells = [method.method]
+        for column in QUALITY:
+            cell = _plus_minus(method.estimates[column])
+            cells.append(f"**{cell}**" if method.method in summary.winners[column] else cell)
+        cells.append(_plus_minus(method.estimates["trainings"], _thousands))
+        cells.append(_plus_minus(method.estimates["seconds"], _seconds))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _loss_table(summary: DataSummary) -> list[str]:
+    heads = ["validation hypervolume", "test hypervolume", "loss"]
+    columns = ["validation_hypervolume", "test_hypervolume", "loss"]
+    for percent in _PICKED:
+        heads += [f"picked at {percent} %: validation", "test"]
+        columns += [f"picked_validation_{percent}", f"picked_test_{percent}"]
+    lines = [f"| method | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
+    for method in summary.methods:
+        lines.append(f"| {' | '.join([method.method, *(_plus_minus(method.estimates[c]) for c in columns)])} |")
+    return lines
+
+
+def _verdicts(summary: DataSummary) -> list[str]:
+    """One line on guided against the best baseline, one on guided against the reference."""
+    names = [method.method for method in summary.methods]
+    if "guided" not in names:
+        return []
+    guided, verdicts = summary["guided"], []
+    baselines = [method for method in summary.methods if method.method in BASELINES]
+    scales = {"linear": "test_hypervolume", "log": "test_hypervolume_log"}
+    if baselines:
+        parts = []
+        for scale, column in scales.items():
+            best = max(baselines, key=lambda method: method.mean(column))
+            parts.append(f"{scale}, {best.method}: {_against(summary, guided, best, column)}")
+        verdicts.append(f"Guided less the best baseline: {'; '.join(parts)}.")
+    if "reference" in names:
+        reference = summary["reference"]
+        parts = [f"{scale} {_against(summary, guided, reference, column)}" for scale, column in scales.items()]
+        ratio = guided.mean("seconds") / max(reference.mean("seconds"), 1e-9)
+        verdicts.append(f"Guided less the reference: {'; '.join(parts)}; {ratio:.2f} times its seconds.")
+    return verdicts
+
+
+def _against(summary: DataSummary, ours: MethodSummary, other: MethodSummary, column: str) -> str:
+    differences = ours.differences(other, column)
+    if not len(differences):
+        return "n/a"
+    p_value = summary.p_values[other.method][column]
+    p_text = "p n/a" if p_value is None else f"p = {p_value:.2g}".replace("0.", ".", 1)
+    return f"{_signed(float(differences.mean()))} (worst seed {_signed(float(differences.min()))}, {p_text})"
+
+
+def _plus_minus(estimate: Estimate | None, form: Any = None) -> str:
+    if estimate is None:
+        return ""
+    form = form or _short
+    mean = str(form(estimate.mean))
+    return mean if math.isnan(estimate.error) else f"{mean} ± {form(estimate.error)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.4f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}".replace("0.", ".", 1)
+
+
+def _thousands(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.1f}"
+
+
+def scores_csv(results: Iterable[MethodResult]) -> str:
+    """One row of :data:`COLUMNS` per result as CSV text, numbers to six digits after the point."""
+    return _csv(COLUMNS, (score(result).values() for result in results))
+
+
+def members_csv(results: Iterable[MethodResult]) -> str:
+    """One row per member of every result as CSV text; R² is what it is here, also where it is negative."""
+    columns = ("data", "method", "seed", "active", "active_fraction", "validation", "test")
+    rows = (
+        (result.data, result.method, result.seed, int(active), float(active / result.n_bits), validation, test)
+        for result in results
+        for active, validation, test in zip(
+            result.active.tolist(), result.validation.tolist(), result.test.tolist(), strict=True
+        )
+    )
+    return _csv(columns, rows)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row])
+    return text.getvalue()
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a front stands against the best of a few baselines; its text is one line.
+
+    Attributes
+    ----------
+    baselines
+        Those tried.
+    best
+        The one with the largest test hypervolume.
+    front, baseline
+        Test hypervolume of the front and of that baseline, each also with the active bits on a log scale.
+    """
+
+    baselines: tuple[str, ...]
+    best: str
+    front: tuple[float, float]
+    baseline: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        keys = ("test_hypervolume", "test_hypervolume_log")
+        return {
+            "tried": list(self.baselines),
+            "best": self.best,
+            "front": dict(zip(keys, self.front, strict=True)),
+            "baseline": dict(zip(keys, self.baseline, strict=True)),
+        }
+
+    def __str__(self) -> str:
+        ours, theirs = ([f"{v:.3f}".removeprefix("0") for v in pair] for pair in (self.front, self.baseline))
+        return (
+            f"against the best of {len(self.baselines)} baselines ({self.best}): test hypervolume {ours[0]} vs "
+            f"{theirs[0]} (active bits on a log scale: {ours[1]} vs {theirs[1]})"
+        )
+
+
+def standing(front: Front, problem: PruningProblem) -> Standing:
+    """Set a front beside the best of four quick rankings, at their default sizes and on the test rows.
+
+    Parameters
+    ----------
+    front
+        A front of this problem.
+    problem
+        What was searched.
+    """
+    data, sizes = problem.ranking_data(), default_sizes(problem.n_var)
+    masks = [make_baseline(name).masks(data, sizes) for name in _QUICK_BASELINES]
+    # in one go, as rankings often agree on a mask
+    tests = np.split(score_on_test(problem, np.concatenate(masks)), len(masks))
+    volumes = {
+        name: _test_volumes(problem.n_var, np.array(sizes), test)
+        for name, test in zip(_QUICK_BASELINES, tests, strict=True)
+    }
+    best = max(volumes, key=lambda name: volumes[name][0])
+    return Standing(_QUICK_BASELINES, best, _test_volumes(front.n_bits, front.active, front.test), volumes[best])
+
+
+def _test_volumes(n_bits: int, active: Counts, test: Values) -> tuple[float, float]:
+    row = score(MethodResult("", "", 0, n_bits, active, test, test, 0, 0.0))
+    return row["test_hypervolume"], row["test_hypervolume_log"]
