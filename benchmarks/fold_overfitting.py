@@ -142,8 +142,8 @@ def main() -> None:
             lines.append(f"| {name} | {' | '.join(cells)} | {mean[6]:.0f} |")
             print(lines[-1], flush=True)
         lines.append("")
-    if arguments.out is not None:
-        arguments.out.write_text("\n".join(lines), encoding="utf-8")
+        if arguments.out is not None:
+            arguments.out.write_text("\n".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seeds, arguments.budget = 1, 80
-    out = arguments.out or Path(__file__).parent / "results" / "third_objective.md"
+    name = "third_objective_quick.md" if arguments.quick else "third_objective.md"
+    out = arguments.out or Path(__file__).parent / "results" / name
     try:
         sections = [compare(source, arguments) for source in arguments.data]
     except InputError as error:

@@ -16,7 +16,7 @@ from moevoprune.baselines.methods import (
     default_sizes,
     make_baseline,
 )
-from moevoprune.baselines.rankings import RANKINGS, combine, rank_bits
+from moevoprune.baselines.rankings import RANKINGS, combine, rank_bits, top_bits
 
 __all__ = [
     "BASELINES",
@@ -31,4 +31,5 @@ __all__ = [
     "default_sizes",
     "make_baseline",
     "rank_bits",
+    "top_bits",
 ]

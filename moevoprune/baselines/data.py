@@ -52,6 +52,8 @@ class RankingData:
     evaluate
         Validation score of masks, shape (n, n_bits) to (n,), larger is better, NaN for a mask without a score.
         None where masks cannot be scored: baselines that search then raise an InputError.
+    rows
+        Row numbers to keep to, e.g. the training rows of a fold; None for all.
 
     Raises
     ------
@@ -67,6 +69,7 @@ class RankingData:
     seed: int
     trainer: PopulationTrainer
     evaluate: Callable[[Bits], Values] | None = None
+    rows: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         width = self.encoding.shape.n_features
@@ -84,17 +87,24 @@ class RankingData:
     @functools.cached_property
     def sample(self) -> tuple[Floats, npt.NDArray[np.generic]]:
         """Features and targets of at most :data:`MOST_ROWS` rows, drawn by the seed; all where they are fewer."""
-        if len(self.features) <= MOST_ROWS:
+        if self.rows is None and len(self.features) <= MOST_ROWS:
             return self.features, self.targets
-        chosen = np.random.default_rng(self.seed).choice(len(self.features), MOST_ROWS, replace=False)
-        chosen.sort()
+        chosen = self.all_rows
+        if len(chosen) > MOST_ROWS:
+            chosen = np.random.default_rng(self.seed).choice(chosen, MOST_ROWS, replace=False)
+            chosen.sort()
         return self.features[chosen], self.targets[chosen]
+
+    @property
+    def all_rows(self) -> npt.NDArray[np.int64]:
+        """Numbers of the rows that may be learned from."""
+        return np.arange(len(self.features)) if self.rows is None else self.rows
 
     @functools.cached_property
     def dense_stack(self) -> HeadStack:
-        """The dense head, trained on all rows: a stack of one."""
+        """The dense head, trained on the rows: a stack of one."""
         mask = self.encoding.decode(self.encoding.dense())
-        (stack,) = self.trainer.fit([mask], [np.arange(len(self.features))])
+        (stack,) = self.trainer.fit([mask], [self.all_rows])
         return stack
 
     @functools.cached_property

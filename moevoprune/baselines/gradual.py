@@ -73,7 +73,8 @@ def prune_gradually(data: RankingData, size: int) -> Bits:
     ndarray of bool, shape (n_bits,)
     """
     encoding, head = data.encoding, data.head
-    n_rows = len(data.features)
+    rows = data.all_rows
+    n_rows = len(rows)
     steps_per_epoch = n_steps(n_rows, head.batch_size)
     rates = iter(head.learning_rates(steps_per_epoch))
     bits = encoding.dense()
@@ -81,7 +82,7 @@ def prune_gradually(data: RankingData, size: int) -> Bits:
     with reproducible(device), torch.enable_grad():
         training = _Training(data)
         for epoch, count in enumerate(pruning_schedule(encoding.n_bits, size, int(data.dense_stack.epochs[0]))):
-            order = torch.from_numpy(epoch_order(n_rows, data.seed, epoch)).to(device)
+            order = torch.from_numpy(rows[epoch_order(n_rows, data.seed, epoch)]).to(device)
             for batch in torch.split(order, head.batch_size):
                 training.step(batch, next(rates))
             norms = np.where(bits, np.nan_to_num(training.norms(), nan=0.0), -np.inf)
@@ -197,7 +198,7 @@ class _Training:
         new = old.detach().index_select(0, index).requires_grad_()
         self._columns = self._columns.index_select(1, index)
         self._weights[0] = new
-        memory = self._optimiser.state.pop(old)
+        memory = self._optimiser.state.pop(old, {})
         self._optimiser.state[new] = {
             key: value.index_select(0, index) if _is_like(value, old) else value for key, value in memory.items()
         }

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from moevoprune.baselines.data import Bits, RankingData
 from moevoprune.baselines.gradual import prune_gradually
-from moevoprune.baselines.rankings import rank_bits
+from moevoprune.baselines.rankings import rank_bits, top_bits
 from moevoprune.errors import InputError, nearest, whole_number
 
 __all__ = [
@@ -31,13 +31,15 @@ _SHARES = (50, 20, 10, 4)
 _FIXED_DENSITIES = tuple(range(10, 101, 10))
 
 
-def default_sizes(n_bits: int) -> list[int]:
+def default_sizes(n_bits: int, low: int = 1, high: int | None = None) -> list[int]:
     """Sizes to ask a baseline for: a log scale from 1 to all bits, and 2 %, 5 %, 10 % and 25 % of them.
 
     Parameters
     ----------
     n_bits
         Bits of an individual, at least 1.
+    low, high
+        Fewest and most active bits that are wanted; by default 1 and ``n_bits``.
 
     Returns
     -------
@@ -45,7 +47,9 @@ def default_sizes(n_bits: int) -> list[int]:
         Sorted, each once; about 28 of them where there are bits enough.
     """
     log_scale = np.rint(np.geomspace(1, n_bits, _N_SIZES)).astype(int).tolist()
-    return sorted({*log_scale, *(max(1, n_bits // share) for share in _SHARES), n_bits})
+    high = n_bits if high is None else high
+    sizes = {*log_scale, *(max(1, n_bits // share) for share in _SHARES), n_bits}
+    return sorted({min(max(size, low, 1), high) for size in sizes})
 
 
 class Baseline(ABC):
@@ -109,11 +113,7 @@ class Ranked(Baseline):
         self.name = ranking if name is None else name
 
     def _choose(self, data: RankingData, sizes: list[int]) -> Bits:
-        order = np.argsort(-rank_bits(data, self.ranking), kind="stable")
-        masks = np.zeros((len(sizes), data.encoding.n_bits), dtype=np.bool_)
-        for mask, size in zip(masks, sizes, strict=True):
-            mask[order[:size]] = True
-        return masks
+        return top_bits(rank_bits(data, self.ranking), sizes)
 
 
 class GradualMagnitude(Baseline):

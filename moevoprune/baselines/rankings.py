@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from moevoprune.baselines.data import RankingData, standardise
 from moevoprune.errors import InputError, nearest, whole_number
@@ -37,6 +38,7 @@ __all__ = [
     "rank_bits",
     "recursive_elimination",
     "saliency",
+    "top_bits",
     "weight_magnitude",
 ]
 
@@ -47,6 +49,7 @@ Ranking = Callable[[RankingData], Values]
 _MOST_PICKS = 400
 # keeps a first choice without any redundancy from counting infinitely
 _LEAST_REDUNDANCY = 0.01
+_LARGEST_RELEVANCE = 1e12
 _L1_GRID = 12
 # from just above the penalty that lets the first feature in, to where nearly all are in
 _L1_FROM, _L1_TO = 1.1, 100.0
@@ -223,7 +226,31 @@ def rank_bits(data: RankingData, name: str) -> Values:
     """
     if name not in RANKINGS:
         raise InputError(f"unknown ranking {name!r}{nearest(name, RANKINGS)}: use one of {', '.join(RANKINGS)}")
-    return RANKINGS[name](data)
+    # products that are summed up by several threads differ in their last digits with the number of threads, and
+    # two bits that are nearly equal may then change places
+    with threadpool_limits(1):
+        return RANKINGS[name](data)
+
+
+def top_bits(scores: Values, sizes: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Masks of the best-scored bits; of equal ones, those with the lower number.
+
+    Parameters
+    ----------
+    scores
+        One per bit, shape (n_bits,).
+    sizes
+        Active bits of each mask, within 0..n_bits.
+
+    Returns
+    -------
+    ndarray of bool, shape (len(sizes), n_bits)
+    """
+    order = np.argsort(-scores, kind="stable")
+    masks = np.zeros((len(sizes), len(scores)), dtype=np.bool_)
+    for mask, size in zip(masks, sizes, strict=True):
+        mask[order[:size]] = True
+    return masks
 
 
 def _rank_signals(data: RankingData, score: Callable[[RankingData, Floats], Values]) -> Values:
@@ -491,7 +518,8 @@ def _forward_selection(data: RankingData, signals: Floats, ridge: float, most: i
 
 def _minimum_redundancy(data: RankingData, signals: Floats, most: int) -> Values:
     n_rows, n_signals = signals.shape
-    relevance = _anova(data, signals)
+    # a feature that separates the classes exactly has an infinite statistic, beside which nothing would count
+    relevance = np.minimum(_anova(data, signals), _LARGEST_RELEVANCE)
     picked = np.zeros(n_signals)
     redundancy = np.zeros(n_signals)
     best = int(relevance.argmax())

@@ -58,6 +58,7 @@ def configure(
         A setting cannot be used.
     """
     given = {key: name for key, (name, value) in options.items() if value is not None}
+    before = dict(raw["search"]) if isinstance(raw.get("search"), dict) else {}
     for key in given:
         _put(raw, key, options[key][1])
     for assignment in assignments:
@@ -65,6 +66,12 @@ def configure(
         given[key] = "--set"
         if key == "data.features" and isinstance(raw["data"]["features"], str):
             raw["data"]["features"] = absolute_source(raw["data"]["features"], Path.cwd())
+    search = raw.get("search")
+    if isinstance(search, dict):
+        # every written config.toml has one of the two: the one asked for now replaces it
+        for key, other in (("gens", "budget"), ("budget", "gens")):
+            if f"search.{key}" in given and f"search.{other}" not in given and other in before:
+                search.pop(other)
     return parse_config(raw, where, given)
 
 

@@ -58,6 +58,8 @@ def run(arguments: Namespace) -> int:
         f"on {problem.fitness.device.type}"
     )
     say(f"{'resuming' if resumed else 'writing to'} {out}")
+    if config.search.algorithm == "guided":
+        say("ranking the bits by the training rows, and finding out which rankings to trust")
     started = time.monotonic()
     result = run_search(
         problem,
@@ -109,9 +111,10 @@ def _write_results(
         say(f"{problem.n_diverged} diverged masks were scored worst: a lower head.learning_rate helps")
     if baselines and len(front) and not result.interrupted:
         # after the rest is written: the front does not depend on it
+        say("\nsetting quick baselines beside it (--no-baselines leaves that out)")
         compared = standing(front, problem)
         write_text(out / RUN, _record(config, problem, result, front, seconds, compared))
-        say(f"\n{compared}")
+        say(str(compared))
     say(f"\nthe whole front: moevoprune show {out}   figures: {out / 'figures'}")
     return front
 

@@ -248,11 +248,18 @@ def _search(problem: PruningProblem, name: str, budget: int, seed: int) -> Front
 
 def _baseline_masks(problem: PruningProblem, name: str) -> tuple[Bits, int]:
     """Masks at the default sizes, and how many heads the baseline trained besides those it scored."""
-    data, sizes, baseline = problem.ranking_data(), default_sizes(problem.n_var), make_baseline(name)
+    data, sizes, baseline = problem.ranking_data(), _sizes(problem), make_baseline(name)
     masks = baseline.masks(data, sizes)
+    # best fixed asks for no sizes
+    masks = masks[(problem.violations(masks) <= 0).all(axis=1)]
     # the dense head is trained when a ranking first looks at it
     trained = int("dense_stack" in vars(data)) + (len(sizes) if isinstance(baseline, GradualMagnitude) else 0)
     return masks, trained
+
+
+def _sizes(problem: PruningProblem) -> list[int]:
+    """Sizes to ask baselines for, within the problem's bounds."""
+    return default_sizes(problem.n_var, problem.min_active, problem.max_active)
 
 
 def _quality_column(problem: PruningProblem) -> int:
@@ -710,7 +717,7 @@ def standing(front: Front, problem: PruningProblem) -> Standing:
     problem
         What was searched.
     """
-    data, sizes = problem.ranking_data(), default_sizes(problem.n_var)
+    data, sizes = problem.ranking_data(), _sizes(problem)
     masks = [make_baseline(name).masks(data, sizes) for name in _QUICK_BASELINES]
     # in one go, as rankings often agree on a mask
     tests = np.split(score_on_test(problem, np.concatenate(masks)), len(masks))

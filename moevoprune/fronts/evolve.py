@@ -26,10 +26,10 @@ __all__ = ["declare_front", "evolve", "score_on_test"]
 Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
-# what a repeated or resumed run has in common with the first; times are not
 # of a head whose outputs are not finite, as the objectives score it
 DIVERGED_TEST_SCORE = {"classification": 0.0, "regression": -1e3}
 
+# what a repeated or resumed run has in common with the first; times are not
 _HISTORY = ("number", "evaluations", "cache_hits", "archive_size", "hypervolume", "best", "smallest_close")
 
 

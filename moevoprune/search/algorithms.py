@@ -13,13 +13,13 @@ from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.operators.mutation.bitflip import BitflipMutation
 from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 
-from moevoprune.baselines import combine, rank_bits
+from moevoprune.baselines import combine, rank_bits, top_bits
 from moevoprune.errors import InputError, nearest
 from moevoprune.search.archive import knee, non_dominated
 from moevoprune.search.problem import PruningProblem
 from moevoprune.search.sampling import DensitySampling, MaskSampling
 from moevoprune.search.scores import BitScores
-from moevoprune.search.survival import survival_for
+from moevoprune.search.survival import SIZE_OBJECTIVE, crowding_measure, survival_for
 from moevoprune.search.trust import trusted_rankings
 from moevoprune.search.variation import GuidedMutation, SizeCrossover
 
@@ -54,7 +54,8 @@ class GuidedNSGA2(NSGA2):
     Learning: every evaluated mask credits its bits (:class:`~moevoprune.search.scores.BitScores`), which the
     mutation asks. Polish: in the last generations the children are the knee's and its neighbours' single-bit
     removals and exchanges. Needs a search that ends after a number of generations or evaluations to know which
-    those are; otherwise nothing is polished.
+    those are; otherwise, and where a search is too short for a generation to lie in its last part, nothing is
+    polished.
 
     Parameters
     ----------
@@ -110,7 +111,7 @@ class GuidedNSGA2(NSGA2):
         return 0.0
 
     def _polish(self) -> Any:
-        """Single-bit removals and exchanges of the knee and its neighbours on the front, none of them known."""
+        """Single-bit removals and exchanges of the knee and its neighbours that the population does not hold."""
         feasible = self.pop.get("FEAS").ravel()
         candidates = self.pop[feasible]
         if len(candidates) == 0:
@@ -183,9 +184,13 @@ def guided(
     Raises
     ------
     InputError
-        The population is too small, or a ranking is unknown.
+        The population is too small, a share is out of range, or a ranking is unknown.
     """
     pop_size = _checked("guided", pop_size)
+    if not 0 <= seeded_share <= 1:
+        raise InputError(f"seeded_share = {seeded_share!r}: use a share between 0 and 1")
+    if not 0 <= polished_share < 1:
+        raise InputError(f"polished_share = {polished_share!r}: use a share from 0 to below 1")
     if rankings is None:
         rankings = trusted_rankings(problem)
     data = problem.ranking_data()
@@ -196,7 +201,7 @@ def guided(
     start = DensitySampling("log", low=low, high=high, scores=scores.values)
     return GuidedNSGA2(
         scores=scores,
-        size_column=names.index("active_neurons") if "active_neurons" in names else None,
+        size_column=names.index(SIZE_OBJECTIVE) if SIZE_OBJECTIVE in names else None,
         polished_share=polished_share,
         pop_size=pop_size,
         sampling=MaskSampling(_seeds(ranked, round(seeded_share * pop_size), low, high or problem.n_var), start),
@@ -229,7 +234,7 @@ def nsga2(problem: PruningProblem, pop_size: int | None = None) -> NSGA2:
         sampling=DensitySampling("log", low=max(problem.min_active, 1), high=problem.max_active),
         crossover=UniformCrossover(),
         mutation=BitflipMutation(),
-        survival=RankAndCrowding(crowding_func="mnn" if problem.n_obj > 2 else "cd"),
+        survival=RankAndCrowding(crowding_func=crowding_measure(problem)),
     )
 
 
@@ -313,11 +318,9 @@ def _seeds(ranked: Sequence[Values], n: int, low: int, high: int) -> Bits:
     # each ranking has its own share of all sizes, so that none is only good for small masks or for large ones;
     # the largest first: all rankings agree on the dense head, which no start should be without
     sizes = np.rint(np.geomspace(high, low, -(-n // len(ranked)))).astype(int)
-    orders = [np.argsort(-scores, kind="stable") for scores in ranked]
+    of_rankings = [top_bits(scores, sizes.tolist()) for scores in ranked]
     masks: dict[bytes, Bits] = {}
-    for size in sizes:
-        for order in orders:
-            mask = np.zeros(n_bits, dtype=np.bool_)
-            mask[order[:size]] = True
+    for of_size in zip(*of_rankings, strict=True):
+        for mask in of_size:
             masks.setdefault(mask.tobytes(), mask)
     return np.array(list(masks.values())[:n])

@@ -26,8 +26,8 @@ __all__ = ["FitnessEvaluator", "pack"]
 Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
-# squared errors beyond are a diverged head's, and would drown all others in a mean
-_LARGEST_ERROR = 1e12
+# in variances of the target: errors beyond are a diverged head's, and would drown all others in a mean
+_LARGEST_ERROR = 1e3
 
 
 class FitnessEvaluator:
@@ -80,9 +80,14 @@ class FitnessEvaluator:
         raw_features, raw_targets = training_part(features)
         self.scaling = Scaling.fit(raw_features, raw_targets, head.standardise)
         prepared = self.scaling.apply(raw_features)
-        self.trainer = PopulationTrainer(
-            prepared, self.scaling.apply_to_targets(raw_targets), self.encoding.shape, head, seed, device
-        )
+        prepared_targets = self.scaling.apply_to_targets(raw_targets)
+        if features.task == "classification":
+            prepared_targets = prepared_targets.astype(np.int64)
+        else:
+            spread = raw_targets.astype(np.float64).std(axis=0)
+            self._target_spread = np.where(spread > 0, spread, 1.0)
+        self._prepared_targets = prepared_targets
+        self.trainer = PopulationTrainer(prepared, prepared_targets, self.encoding.shape, head, seed, device)
         self.device = self.trainer.device
         self._noise = noise
         self._seed = seed
@@ -173,26 +178,27 @@ class FitnessEvaluator:
         Returns
         -------
         ndarray, shape (n, validation rows of the fold)
-            Classification: 1 where the head is right, else 0. Regression: minus the squared error, the mean over
-            the targets in their own units. A head that diverged is wrong about every row.
+            Classification: 1 where the head is right, else 0. Regression: minus the squared error in variances of
+            the target, the mean over the targets, at least -1e3. A head that diverged has the worst score for
+            every row.
         """
         masks = [self.encoding.decode(row) for row in bits]
+        classification = self.features.task == "classification"
         targets = self._targets[fold]
         scores = np.zeros((len(bits), len(targets)))
-        for row, stack in enumerate(self.trainer.fit(masks, [self.folds.train[fold]])):
+        for of_mask, stack in zip(scores, self.trainer.fit(masks, [self.folds.train[fold]]), strict=True):
             self.n_heads += 1
             with reproducible(self.device):
                 inputs = torch.from_numpy(stack.mask.inputs).to(self.device)
-                outputs = self._in_target_units(
-                    stack.forward(_columns(self._validation[fold], stack.mask, inputs), 0)[0]
-                )
-                if self.features.task == "classification":
-                    found = (outputs.argmax(1) == targets).double()
+                outputs = stack.forward(_columns(self._validation[fold], stack.mask, inputs), 0)[0]
+                if stack.diverged[0] or not bool(outputs.isfinite().all()):
+                    of_mask[:] = 0.0 if classification else -_LARGEST_ERROR
+                elif classification:
+                    of_mask[:] = (outputs.argmax(1) == targets).double().cpu().numpy()
                 else:
-                    found = -(outputs - targets).square().mean(1).double()
-                finite = outputs.isfinite().all(1).cpu().numpy()
-                worst = 0.0 if self.features.task == "classification" else -_LARGEST_ERROR
-                scores[row] = np.where(finite, np.maximum(found.cpu().numpy(), -_LARGEST_ERROR), worst)
+                    differences = (self._in_target_units(outputs) - targets).double().cpu().numpy()
+                    errors = np.square(differences / self._target_spread).mean(axis=1)
+                    of_mask[:] = -np.minimum(errors, _LARGEST_ERROR)
         return scores
 
     def ranking_data(
@@ -209,18 +215,19 @@ class FitnessEvaluator:
         rows
             Row numbers of the training part to keep to, e.g. a fold's; None for all.
         """
+        # on CPU a view, no copy
         prepared = self.trainer.features.float().cpu().numpy()
-        targets = self.scaling.apply_to_targets(training_part(self.features)[1])
-        if self.features.task == "classification":
-            targets = targets.astype(np.int64)
-        trainer = self.trainer
-        if rows is not None:
-            prepared, targets = prepared[rows], targets[rows]
-            trainer = PopulationTrainer(
-                prepared, targets, self.encoding.shape, self._head, self._seed, str(self.device)
-            )
-        task = self.features.task
-        return RankingData(prepared, targets, task, self.encoding, self._head, self._seed, trainer, evaluate)
+        return RankingData(
+            prepared,
+            self._prepared_targets,
+            self.features.task,
+            self.encoding,
+            self._head,
+            self._seed,
+            self.trainer,
+            evaluate,
+            rows,
+        )
 
     def _rows(self, array: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array[rows])).to(self.device)

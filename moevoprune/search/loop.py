@@ -214,6 +214,11 @@ def run_search(
     n_gen, budget = default_end(algorithm, n_gen, budget)
     termination = _termination(n_gen, budget)
     seed = whole_number("seed", seed, 0)
+    if resume and journal is None:
+        raise InputError("resume needs the journal of the run to continue: give journal=FILE")
+    if journal is not None and resume:
+        # before the bits are ranked, which takes a while
+        check_journal(problem, Path(journal), seed)
     if isinstance(algorithm, Algorithm):
         algorithm = copy.deepcopy(algorithm)
     elif algorithm is None or isinstance(algorithm, str):
@@ -221,8 +226,6 @@ def run_search(
         algorithm = make_algorithm(algorithm or DEFAULT_ALGORITHM, problem, pop_size)
     else:
         raise InputError(f"algorithm = {algorithm!r}: give the name or an instance of a pymoo algorithm")
-    if resume and journal is None:
-        raise InputError("resume needs the journal of the run to continue: give journal=FILE")
     opened = _open_journal(problem, Path(journal), seed, resume) if journal is not None else None
     observer = _Observer(problem)
 

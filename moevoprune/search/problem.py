@@ -69,7 +69,7 @@ class PruningProblem(Problem):
     chunk
         Individuals handed to the trainer at once, at most; None for all of them. Changes nothing but memory.
     repeats
-        How often the rows are split into folds anew; a mask's fitness is the mean over all of them.
+        How often the rows are split into folds anew; a mask's fitness is measured over all of them.
 
     Attributes
     ----------
@@ -204,12 +204,16 @@ class PruningProblem(Problem):
     def ranking_data(self) -> RankingData:
         """What rankings and baselines may look at: the training part, and scores of masks on the folds.
 
-        The score is the first objective's, turned so that larger is better. Masks scored through it are trained
+        The score is accuracy or R² where it is an objective, else the first objective, turned so that larger is
+        better. Masks scored through it are trained
         and remembered like any other.
         """
+        names = [objective.name for objective in self.objectives]
+        quality = "accuracy" if self.features.task == "classification" else "r2"
+        column = names.index(quality) if quality in names else 0
 
         def evaluate(masks: Bits) -> Values:
-            return -self.losses(self.values(masks))[:, 0]
+            return -self.losses(self.values(masks))[:, column]
 
         return self.fitness.ranking_data(evaluate)
 

@@ -1,16 +1,14 @@
-"""How important single bits look: by rankings before the search, and by what the search itself finds out."""
+"""How important single bits look, before a search and by what the search finds out."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from moevoprune.baselines import RankingData, combine, rank_bits
+from moevoprune.baselines import combine
 from moevoprune.errors import InputError
 
-__all__ = ["BitScores", "prior_scores"]
+__all__ = ["BitScores"]
 
 Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
@@ -18,29 +16,6 @@ Values = npt.NDArray[np.float64]
 # sizes that differ by less than this factor are compared with each other
 _BAND = 2.0
 _MOST_REMEMBERED = 2_000
-
-
-def prior_scores(data: RankingData, rankings: Sequence[str]) -> Values:
-    """Combine rankings of the training part by rank.
-
-    Parameters
-    ----------
-    data
-        What rankings may look at, from :meth:`moevoprune.PruningProblem.ranking_data`.
-    rankings
-        Keys of :data:`moevoprune.baselines.RANKINGS`; at least one.
-
-    Returns
-    -------
-    ndarray, shape (n_bits,)
-        Mean rank share of each bit, in (0, 1]; larger is more important.
-
-    Raises
-    ------
-    InputError
-        A ranking is unknown, or there is none.
-    """
-    return combine([rank_bits(data, name) for name in rankings])
 
 
 class BitScores:

@@ -11,11 +11,11 @@ from pymoo.operators.survival.rank_and_crowding.metrics import CrowdingDiversity
 
 from moevoprune.search.problem import PruningProblem
 
-__all__ = ["LogSizeCrowding", "survival_for"]
+__all__ = ["SIZE_OBJECTIVE", "LogSizeCrowding", "crowding_measure", "survival_for"]
 
 Values = npt.NDArray[np.float64]
 
-_SIZE = "active_neurons"
+SIZE_OBJECTIVE = "active_neurons"
 
 
 class LogSizeCrowding(CrowdingDiversity):
@@ -47,14 +47,20 @@ class LogSizeCrowding(CrowdingDiversity):
         return crowding
 
 
+def crowding_measure(problem: PruningProblem) -> str:
+    """Name of pymoo's crowding measure for so many objectives: ``"cd"`` for two, ``"mnn"`` from three on."""
+    return "mnn" if problem.n_obj > 2 else "cd"
+
+
 def survival_for(problem: PruningProblem) -> Any:
     """Rank and crowding suited to a problem's objectives.
 
     From three objectives on the distance to the nearest neighbours ("mnn") replaces NSGA-II's crowding distance,
     which is unsuited there; sizes are spread on a log scale where ``active_neurons`` is an objective.
     """
-    measure = "mnn" if problem.n_obj > 2 else "cd"
+    measure = crowding_measure(problem)
     names = [objective.name for objective in problem.objectives]
-    if _SIZE in names:
-        return RankAndCrowding(crowding_func=LogSizeCrowding(names.index(_SIZE), problem.n_var, measure))
+    if SIZE_OBJECTIVE in names:
+        column = names.index(SIZE_OBJECTIVE)
+        return RankAndCrowding(crowding_func=LogSizeCrowding(column, problem.n_var, measure))
     return RankAndCrowding(crowding_func=measure)

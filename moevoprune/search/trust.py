@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from moevoprune.baselines import rank_bits
+from moevoprune.baselines import rank_bits, top_bits
+from moevoprune.baselines.data import MOST_ROWS
 from moevoprune.search.problem import PruningProblem
 
 __all__ = ["BASE_RANKING", "CANDIDATE_RANKINGS", "nested_scores", "trusted_rankings"]
@@ -31,6 +32,8 @@ _LARGEST_SHARE = 0.25
 _STANDARD_ERRORS = 1.0
 # single connections: asking would take longer than it could gain
 _MOST_BITS = 20_000
+# 1.6 GB of float64, which forward selection works on
+_MOST_NUMBERS = 200_000_000
 
 
 def nested_scores(problem: PruningProblem, rankings: Sequence[str]) -> Values:
@@ -49,7 +52,8 @@ def nested_scores(problem: PruningProblem, rankings: Sequence[str]) -> Values:
     Returns
     -------
     ndarray, shape (rankings, validation rows of all folds)
-        Mean score over the sizes: share of heads that are right about a row, or minus its mean squared error.
+        Mean score over the sizes: share of heads that are right about a row, or minus its mean squared error in
+        variances of the targets.
 
     Raises
     ------
@@ -64,9 +68,7 @@ def nested_scores(problem: PruningProblem, rankings: Sequence[str]) -> Values:
         data = fitness.ranking_data(rows=rows)
         masks = np.zeros((len(rankings), len(sizes), problem.n_var), dtype=np.bool_)
         for name, of_ranking in zip(rankings, masks, strict=True):
-            order = np.argsort(-rank_bits(data, name), kind="stable")
-            for mask, size in zip(of_ranking, sizes, strict=True):
-                mask[order[:size]] = True
+            of_ranking[:] = top_bits(rank_bits(data, name), sizes.tolist())
         of_rows = fitness.row_scores(masks.reshape(-1, problem.n_var), fold)
         scores.append(of_rows.reshape(len(rankings), len(sizes), -1).mean(axis=1))
     return np.concatenate(scores, axis=1)
@@ -83,7 +85,7 @@ def trusted_rankings(
         The problem; its test part is not read.
     candidates
         Rankings that have to be better than the base by a standard error of the difference over the rows;
-        not asked above 20,000 bits.
+        not asked above 20,000 bits, or 200 million numbers in the rows that are ranked by.
     base
         The ranking that is always among them.
 
@@ -98,12 +100,15 @@ def trusted_rankings(
         A ranking is unknown.
     """
     others = [name for name in candidates if name != base]
-    if not others or problem.n_var > _MOST_BITS:
+    n_rows = min(len(problem.fitness.folds.train[0]), MOST_ROWS)
+    if not others or problem.n_var > _MOST_BITS or n_rows * problem.n_var > _MOST_NUMBERS:
         return (base,)
     scores = nested_scores(problem, [base, *others])
     differences = scores[1:] - scores[0]
     gains = differences.mean(axis=1)
-    errors = differences.std(axis=1) / np.sqrt(differences.shape[1])
+    # a row that is split off again with every repeat is no further row
+    n_rows = len(np.unique(np.concatenate(problem.fitness.folds.validation)))
+    errors = differences.std(axis=1) / np.sqrt(n_rows)
     better = [
         (gain, name)
         for gain, error, name in zip(gains, errors, others, strict=True)

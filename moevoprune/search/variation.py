@@ -90,7 +90,7 @@ class GuidedMutation(Mutation):
         self.rate = rate
 
     def _do(self, problem: Any, x: Bits, *args: Any, random_state: Any = None, **kwargs: Any) -> Bits:
-        """Mutate masks, shape (n, n_var), into new ones."""
+        """Mutate masks, shape (n, n_var); at the bounds on active bits one may stay as it is."""
         scores = self.scores.values
         if len(scores) != x.shape[1]:
             raise InputError(f"mutation has {len(scores)} scores for masks of {x.shape[1]} bits; give one a bit")

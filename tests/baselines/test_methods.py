@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from moevoprune import InputError
+from moevoprune import HeadSettings, InputError
 from moevoprune.baselines import (
     BASELINES,
     BestFixed,
@@ -248,3 +249,15 @@ def test_gradual_pruning_leaves_the_global_generator_alone(small_features, ranki
 def test_gradual_pruning_survives_a_head_that_diverges(small_features, ranking_data):
     data = ranking_data(small_features, learning_rate=1e30)
     assert GradualMagnitude().masks(data, [3]).sum() == 3
+
+
+def test_gradual_pruning_without_momentum(small_features, ranking_data):
+    head = HeadSettings(hidden=(4,), epochs=4, momentum=0.0, nesterov=False)
+    data = replace(ranking_data(small_features, hidden=(4,)), head=head)
+    assert GradualMagnitude().masks(data, [5]).sum() == 5
+
+
+def test_default_sizes_within_bounds():
+    assert default_sizes(100, low=5, high=20)[0] == 5
+    assert default_sizes(100, low=5, high=20)[-1] == 20
+    assert default_sizes(100, low=0) == default_sizes(100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from sklearn.linear_model import Lasso, LogisticRegression, MultiTaskLasso, Ridg
 import moevoprune.baselines.data
 import moevoprune.baselines.rankings as rankings
 from moevoprune import FeatureSet, InputError
-from moevoprune.baselines import RANKINGS, RankingData, combine, rank_bits
+from moevoprune.baselines import RANKINGS, GradualMagnitude, RankingData, combine, rank_bits, top_bits
+from moevoprune.baselines.rankings import minimum_redundancy
+from moevoprune.heads.trainer import PopulationTrainer
 
 ENCODINGS = [
     ("features", ()),
@@ -32,6 +35,7 @@ SIGNAL_RANKINGS = [
     "mutual_information",
     "l1_path",
     "recursive_elimination",
+    "minimum_redundancy",
     "forward_selection",
 ]
 BOTH_TASKS = pytest.mark.parametrize("task", ["classification", "regression"])
@@ -383,3 +387,58 @@ def test_the_seed_reaches_what_is_drawn(small_features, ranking_data):
     one, other = (ranking_data(small_features, "neurons", seed=seed) for seed in (1, 2**40 + 1))
     assert not np.array_equal(rank_bits(one, "weight_magnitude"), rank_bits(other, "weight_magnitude"))
     assert np.isfinite(rank_bits(other, "mutual_information")).all()
+
+
+def test_minimum_redundancy_is_its_definition(small_features, ranking_data):
+    data = ranking_data(small_features)
+    signals = data.signals.astype(np.float64)
+    relevance = f_classif(data.signals, data.targets)[0]
+    correlation = np.abs(np.corrcoef(signals.T))
+    chosen = [int(relevance.argmax())]
+    while len(chosen) < 14:
+        left = [bit for bit in range(14) if bit not in chosen]
+        quotients = [relevance[bit] / (correlation[bit, chosen].mean() + 0.01) for bit in left]
+        chosen.append(left[int(np.argmax(quotients))])
+    assert np.argsort(-minimum_redundancy(data)).tolist() == chosen
+    # what is not chosen follows by the statistic
+    few = np.argsort(-minimum_redundancy(data, most=3))
+    assert few[:3].tolist() == chosen[:3]
+    assert (np.diff(relevance[few[3:]]) <= 0).all()
+
+
+def test_features_that_separate_exactly_count_once(ranking_data):
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    rows = rng.normal(size=(60, 8)).astype(np.float32)
+    rows[:, :3] = labels[:, None] * [1.0, 2.0, -3.0]
+    rows[:, 3] += 1.5 * labels
+    data = FeatureSet(rows, labels, rows, labels)
+    order = np.argsort(-minimum_redundancy(ranking_data(data)), kind="stable")
+    assert order[0] in (0, 1, 2)
+    assert np.isfinite(minimum_redundancy(ranking_data(data))).all()
+
+
+@pytest.mark.parametrize("encoding", ["features", "features+neurons"])
+def test_a_part_of_the_rows_is_as_good_as_data_of_its_own(small_features, ranking_data, encoding):
+    whole = ranking_data(small_features, encoding)
+    rows = np.arange(0, len(whole.features), 2)
+    part = replace(whole, rows=rows)
+    trainer = PopulationTrainer(
+        whole.features[rows], whole.targets[rows], whole.encoding.shape, whole.head, whole.seed, "cpu"
+    )
+    own = replace(whole, features=whole.features[rows], targets=whole.targets[rows], trainer=trainer)
+    for name in RANKINGS:
+        np.testing.assert_allclose(rank_bits(part, name), rank_bits(own, name), rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(
+        GradualMagnitude().masks(part, [3, 9]).sum(axis=1), GradualMagnitude().masks(own, [3, 9]).sum(axis=1)
+    )
+
+
+def test_top_bits():
+    masks = top_bits(np.array([2.0, 5.0, 5.0, 1.0]), [0, 1, 3, 4])
+    assert masks.tolist() == [
+        [False] * 4,
+        [False, True, False, False],
+        [True, True, True, False],
+        [True] * 4,
+    ]

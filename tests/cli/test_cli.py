@@ -553,3 +553,12 @@ def test_repeated_folds_are_a_setting(tmp_path, npz):
     assert main(["run", str(npz), "--out", str(out), "--set", "repeats=2", "--pop", "4", *quick]) == 0
     assert read_toml(out / "config.toml")["problem"]["cv"] == 2
     assert main(["run", "--out", str(out), "--resume", "--no-baselines", "--quiet"]) == 0
+
+
+def test_generations_asked_for_replace_a_stored_budget_and_the_other_way_round(npz, tmp_path):
+    quick = ["--cv", "2", "--set", "epochs=2", "--set", "hidden=4", "--no-baselines", "--quiet"]
+    first = ["run", str(npz), "--out", str(tmp_path / "a"), "--pop", "4", "--set", "budget=8", *quick]
+    assert main(first) == 0
+    config = str(tmp_path / "a" / "config.toml")
+    assert main(["run", config, "--out", str(tmp_path / "b"), "--gens", "1", "--quiet", "--no-baselines"]) == 0
+    assert read_toml(tmp_path / "b" / "config.toml")["search"] == {"algorithm": "guided", "pop": 4, "gens": 1}

@@ -401,3 +401,10 @@ def test_every_method_looks_different():
     # the legend covers no curve
     ax.figure.canvas.draw()
     assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
+
+
+@pytest.mark.parametrize("method", ["anova", "random", "best_fixed", "gradual_magnitude"])
+def test_bounds_on_active_bits_hold_for_baselines_too(small_features, quick_head, method):
+    problem = PruningProblem(small_features, head=quick_head, cv=3, min_active=2, max_active=6)
+    result = run_method(problem, method, 1, 10)
+    assert set(result.active) <= {2, 3, 4, 5, 6}

@@ -144,3 +144,7 @@ def test_bad_names_and_sizes(make_problem):
         run_search(make_problem(), algorithm=3)
     with pytest.raises(InputError, match="unknown ranking"):
         guided(make_problem(), rankings=["anova"])
+    with pytest.raises(InputError, match="seeded_share"):
+        guided(make_problem(), seeded_share=-0.5)
+    with pytest.raises(InputError, match="polished_share"):
+        guided(make_problem(), polished_share=1.0)

@@ -288,3 +288,12 @@ def test_bad_arguments_are_refused_in_one_line(small_features, arguments, messag
     with pytest.raises(InputError, match=message) as caught:
         PruningProblem(small_features, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_baselines_search_by_accuracy_wherever_it_stands(small_features, quick_head):
+    masks = np.random.default_rng(0).random((6, 14)) < 0.5
+    for objectives in (["accuracy", "active_neurons"], ["active_neurons", "accuracy"]):
+        problem = PruningProblem(small_features, head=quick_head, cv=3, objectives=objectives)
+        evaluate = problem.ranking_data().evaluate
+        accuracy = problem.values(masks)[:, objectives.index("accuracy")]
+        np.testing.assert_allclose(evaluate(masks), accuracy - 1, atol=1e-12)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import rankdata
-from sklearn.feature_selection import f_classif
 
 from moevoprune import DensitySampling, FeatureSet, HeadSettings, InputError, PruningProblem
-from moevoprune.baselines.rankings import neuron_norm
-from moevoprune.search.scores import BitScores, prior_scores
-from moevoprune.search.trust import BASE_RANKING, CANDIDATE_RANKINGS
+from moevoprune.baselines import RANKINGS, combine, rank_bits
+from moevoprune.search.scores import BitScores
+from moevoprune.search.trust import BASE_RANKING, CANDIDATE_RANKINGS, trusted_rankings
 
 
 def sample(sampling, n_samples, n_var, seed=0):
@@ -22,18 +21,11 @@ def sample(sampling, n_samples, n_var, seed=0):
     return sampling._do(problem, n_samples, random_state=np.random.default_rng(seed))
 
 
-def test_prior_scores_are_the_mean_rank_of_the_rankings(small_features, quick_head):
-    data = PruningProblem(small_features, head=quick_head, cv=3).ranking_data()
-    statistics = f_classif(data.features, data.targets)[0]
-    np.testing.assert_allclose(prior_scores(data, ["anova_f"]), rankdata(statistics) / 14)
-    both = prior_scores(data, ["anova_f", "neuron_norm"])
-    np.testing.assert_allclose(both, (rankdata(statistics) + rankdata(neuron_norm(data))) / 28)
-
-
 @pytest.mark.parametrize("encoding", ["features", "neurons", "features+neurons", "connections"])
 def test_every_encoding_has_scores(small_features, encoding):
     problem = PruningProblem(small_features, encoding, head=HeadSettings(hidden=(4, 3), epochs=2), cv=3)
-    scores = prior_scores(problem.ranking_data(), [BASE_RANKING, *CANDIDATE_RANKINGS])
+    data = problem.ranking_data()
+    scores = combine([rank_bits(data, name) for name in (BASE_RANKING, *CANDIDATE_RANKINGS)])
     assert scores.shape == (problem.n_var,)
     assert 0 < scores.min() < scores.max() <= 1
 
@@ -42,13 +34,11 @@ def test_the_test_part_is_not_read(small_features, quick_head):
     other = FeatureSet(
         small_features.X_train, small_features.y_train, -small_features.X_test, small_features.y_test[::-1].copy()
     )
-    one, two = (
-        prior_scores(
-            PruningProblem(data, head=quick_head, cv=3).ranking_data(), [BASE_RANKING, *CANDIDATE_RANKINGS]
-        )
-        for data in (small_features, other)
-    )
-    np.testing.assert_array_equal(one, two)
+    problems = [PruningProblem(data, head=quick_head, cv=3) for data in (small_features, other)]
+    assert trusted_rankings(problems[0]) == trusted_rankings(problems[1])
+    for name in RANKINGS:
+        one, two = (rank_bits(problem.ranking_data(), name) for problem in problems)
+        np.testing.assert_array_equal(one, two)
 
 
 def test_learning_finds_the_bits_that_make_masks_good():
@@ -83,16 +73,11 @@ def test_learning_is_the_credit_of_its_definition():
     np.testing.assert_allclose(scores.values, rankdata(np.arange(1, 5) / 4 + z) / 4)
 
 
-def test_bad_priors_and_rankings(small_features, quick_head):
+def test_bad_priors():
     with pytest.raises(InputError, match="one number a bit"):
         BitScores([1.0, np.nan])
     with pytest.raises(InputError, match="weight"):
         BitScores([1.0, 2.0], weight=-1)
-    data = PruningProblem(small_features, head=quick_head, cv=3).ranking_data()
-    with pytest.raises(InputError, match="anova_f"):
-        prior_scores(data, ["anova"])
-    with pytest.raises(InputError, match="no ranking"):
-        prior_scores(data, [])
 
 
 def test_high_scores_are_drawn_as_often_as_tournaments_are_won():

@@ -61,10 +61,37 @@ def test_row_scores_agree_with_the_fitness():
 
 
 def test_row_scores_of_regression_are_squared_errors(small_regression):
-    problem = PruningProblem(small_regression, head=HEAD, cv=3, objectives=["mse"])
+    data = small_regression
+    single = FeatureSet(data.X_train, data.y_train[:, 0], data.X_test, data.y_test[:, 0], task="regression")
+    problem = PruningProblem(single, head=HEAD, cv=3, objectives=["mse"])
     masks = np.ones((1, problem.n_var), dtype=bool)
     rows = np.concatenate([problem.fitness.row_scores(masks, fold) for fold in range(3)], axis=1)
-    np.testing.assert_allclose(-rows.mean(), problem.values(masks)[0, 0], rtol=1e-5)
+    expected = problem.values(masks)[0, 0] / problem.features.y_train.var()
+    np.testing.assert_allclose(-rows.mean(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e9])
+def test_trust_does_not_depend_on_the_unit_of_regression_targets(small_regression, scale):
+    data = small_regression
+    scaled = FeatureSet(
+        data.X_train, data.y_train * scale, data.X_test, data.y_test * scale, task="regression", name="scaled"
+    )
+    one, two = (
+        nested_scores(PruningProblem(d, head=HEAD, cv=3, objectives=["r2"]), [BASE_RANKING, "l1_path"])
+        for d in (data, scaled)
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-2, atol=1e-3)
+
+
+def test_repeats_do_not_make_rows(monkeypatch):
+    rows, labels = redundant()
+    once, thrice = (problem_of(rows, labels, repeats=repeats) for repeats in (1, 3))
+    # the same scores three times over are no surer than once
+    scores = np.stack([np.r_[np.zeros(150), np.zeros(150)], np.r_[np.ones(12), np.zeros(288)] - 0.03])
+    monkeypatch.setattr("moevoprune.search.trust.nested_scores", lambda *_: scores)
+    assert trusted_rankings(once, ["l1_path"]) == (BASE_RANKING,)
+    monkeypatch.setattr("moevoprune.search.trust.nested_scores", lambda *_: np.tile(scores, 3))
+    assert trusted_rankings(thrice, ["l1_path"]) == (BASE_RANKING,)
 
 
 @pytest.mark.parametrize("encoding", ["neurons", "features+neurons", "connections"])
