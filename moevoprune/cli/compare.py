@@ -45,10 +45,12 @@ from moevoprune.fronts.comparison import (
     METHODS,
     MethodResult,
     check_methods,
-    comparison_table,
-    members_csv,
     run_method,
     score,
+)
+from moevoprune.fronts.comparison_tables import (
+    comparison_table,
+    members_csv,
     scores_csv,
     summarise,
 )

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from moevoprune.fronts.comparison import QUALITY, DataSummary, Estimate
+from moevoprune.fronts.comparison import QUALITY
+from moevoprune.fronts.comparison_tables import DataSummary, Estimate
 from moevoprune.fronts.front import Front
 
 __all__ = ["comparison_lines", "front_table", "objectives_line"]

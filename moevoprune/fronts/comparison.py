@@ -1,13 +1,11 @@
-"""Methods beside one another on the same data, folds, trainer and test rows: run, scored, summed up, as text."""
+"""Methods beside one another on the same data, folds, trainer and test rows: how each is run and scored."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,21 +26,14 @@ __all__ = [
     "METHODS",
     "QUALITY",
     "SEARCHES",
-    "DataSummary",
-    "Estimate",
     "MethodResult",
-    "MethodSummary",
     "Standing",
     "check_methods",
-    "comparison_table",
     "curve",
-    "members_csv",
     "picked",
     "run_method",
     "score",
-    "scores_csv",
     "standing",
-    "summarise",
     "validation_hypervolume",
 ]
 
@@ -54,33 +45,17 @@ SEARCHES = ("guided", "reference", "nsga2")
 METHODS = (*SEARCHES, "dense", *BASELINES)
 DEFAULT_METHODS = tuple(method for method in METHODS if method != "nsga2")
 
-_PERCENT = (2, 5, 10, 25)
+PERCENTAGES = (2, 5, 10, 25)
 QUALITY = (
     "test_hypervolume",
     "test_hypervolume_log",
     "best_test_accuracy",
-    *(f"accuracy_at_{percent}" for percent in _PERCENT),
+    *(f"accuracy_at_{percent}" for percent in PERCENTAGES),
 )
 COLUMNS = ("data", "method", "seed", *QUALITY, "trainings", "seconds")
 
-_PICKED = (5, 25)
-# the same to within the error of adding floats up
-_EQUAL = 1e-12
 # fast, and they search nothing: for the one line at the end of a run
 _QUICK_BASELINES = ("anova", "l1_path", "recursive_elimination", "weight_magnitude")
-
-_COUNTED = (
-    "Hypervolume is that of the members' (test error, share of active bits) up to the point (1, 1); log is the "
-    "same with the bits on a log scale, log(active) / log(bits). The dense head alone has none: its share is 1.",
-    "Accuracy at P % is the best test accuracy among the members with at most P % of the bits; of regression it "
-    "is R², or 0 where that is negative.",
-    "Of a baseline all masks at its default sizes are members, of a search all non-dominated masks that it ever "
-    "evaluated. Which of them are worth having is read off the test rows, alike for all methods.",
-    "Trainings are heads trained: one per mask and fold, one per member on all training rows, those that tell a "
-    "search which rankings to trust, and those that a baseline ranks or prunes by. Seconds are all that a method "
-    "does, without loading the data.",
-    "± is the standard error over the seeds; p is of a two-sided paired t-test over the seeds.",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +265,7 @@ def score(result: MethodResult) -> dict[str, Any]:
         "test_hypervolume_log": _volume(accuracy, _log_share(result)),
         "best_test_accuracy": _best(accuracy),
     }
-    for percent in _PERCENT:
+    for percent in PERCENTAGES:
         row[f"accuracy_at_{percent}"] = _best(accuracy[_at_most(result, percent)])
     return {**row, "trainings": result.trainings, "seconds": result.seconds}
 
@@ -374,300 +349,6 @@ def _at_most(result: MethodResult, percent: float) -> Bits:
     # 5 % of 20 bits is 1 bit, whatever rounding makes of it
     small: Bits = 100 * result.active <= percent * result.n_bits + 1e-9 * result.n_bits
     return small
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean over seeds.
-
-    Attributes
-    ----------
-    mean
-        Over the seeds that have the value.
-    error
-        Standard error of that mean; NaN with fewer than two.
-    """
-
-    mean: float
-    error: float
-
-
-@dataclass(frozen=True)
-class MethodSummary:
-    """One method on one data set.
-
-    Attributes
-    ----------
-    method
-        Its name.
-    by_seed
-        All values, by seed and column; None where there is none.
-    estimates
-        Their means, by column; None where no seed has the value. Besides the columns of :func:`score` there are
-        ``validation_hypervolume``, ``loss`` (that less the test hypervolume), and ``picked_validation_P`` and
-        ``picked_test_P`` for the member picked by validation at P %.
-    """
-
-    method: str
-    by_seed: Mapping[int, Mapping[str, float | None]]
-    estimates: Mapping[str, Estimate | None]
-
-    def mean(self, column: str) -> float:
-        """Mean of a column, NaN where it has none."""
-        estimate = self.estimates[column]
-        return math.nan if estimate is None else estimate.mean
-
-    def differences(self, other: MethodSummary, column: str) -> Values:
-        """Values of the method less another's, over the seeds that both have; shape (seeds,)."""
-        pairs = [
-            (self.by_seed[seed][column], other.by_seed[seed][column])
-            for seed in sorted(self.by_seed.keys() & other.by_seed.keys())
-        ]
-        return np.array([a - b for a, b in pairs if a is not None and b is not None], dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class DataSummary:
-    """All methods on one data set.
-
-    Attributes
-    ----------
-    data
-        Its name.
-    n_bits
-        Length of a mask.
-    methods
-        Best test hypervolume first.
-    winners
-        By quality column: the methods with the best mean.
-    champion
-        ``guided``, or where it was not run the method with the best test hypervolume.
-    p_values
-        By method other than the champion, for both test hypervolumes: of a paired two-sided t-test against the
-        champion. None with fewer than two seeds, or where all seeds differ by the same.
-    """
-
-    data: str
-    n_bits: int
-    methods: tuple[MethodSummary, ...]
-    winners: Mapping[str, frozenset[str]]
-    champion: str
-    p_values: Mapping[str, Mapping[str, float | None]]
-
-    def __getitem__(self, method: str) -> MethodSummary:
-        """Look up the summary of a method; KeyError where it was not run."""
-        for summary in self.methods:
-            if summary.method == method:
-                return summary
-        raise KeyError(method)
-
-
-def summarise(results: Iterable[MethodResult]) -> tuple[DataSummary, ...]:
-    """Sum results up over their seeds, data set by data set in order of appearance.
-
-    Parameters
-    ----------
-    results
-        At most one per data set, method and seed.
-    """
-    groups: dict[str, dict[str, list[MethodResult]]] = {}
-    for result in results:
-        groups.setdefault(result.data, {}).setdefault(result.method, []).append(result)
-    return tuple(_summarise_data(data, methods) for data, methods in groups.items())
-
-
-def _summarise_data(data: str, groups: Mapping[str, list[MethodResult]]) -> DataSummary:
-    methods = [_summarise_method(method, results) for method, results in groups.items()]
-    methods.sort(key=lambda summary: (-summary.mean("test_hypervolume"), METHODS.index(summary.method)))
-    winners = {}
-    for column in QUALITY:
-        means = {m.method: m.mean(column) for m in methods if m.estimates[column] is not None}
-        winners[column] = frozenset(m for m, mean in means.items() if mean >= max(means.values()) - _EQUAL)
-    champion = next((m for m in methods if m.method == "guided"), methods[0])
-    p_values = {
-        m.method: {
-            column: _p_value(champion.differences(m, column))
-            for column in ("test_hypervolume", "test_hypervolume_log")
-        }
-        for m in methods
-        if m is not champion
-    }
-    n_bits = next(iter(groups.values()))[0].n_bits
-    return DataSummary(data, n_bits, tuple(methods), winners, champion.method, p_values)
-
-
-def _summarise_method(method: str, results: list[MethodResult]) -> MethodSummary:
-    by_seed = {result.seed: _measures(result) for result in results}
-    columns = next(iter(by_seed.values())).keys()
-    return MethodSummary(method, by_seed, {c: _estimate([row[c] for row in by_seed.values()]) for c in columns})
-
-
-def _measures(result: MethodResult) -> dict[str, float | None]:
-    row: dict[str, float | None] = {k: v for k, v in score(result).items() if k not in ("data", "method", "seed")}
-    row["validation_hypervolume"] = validation_hypervolume(result)
-    row["loss"] = validation_hypervolume(result) - score(result)["test_hypervolume"]
-    for percent in _PICKED:
-        chosen = picked(result, percent / 100)
-        row[f"picked_validation_{percent}"], row[f"picked_test_{percent}"] = chosen or (None, None)
-    return row
-
-
-def _estimate(values: list[float | None]) -> Estimate | None:
-    known = np.array([value for value in values if value is not None], dtype=np.float64)
-    if not len(known):
-        return None
-    error = known.std(ddof=1) / math.sqrt(len(known)) if len(known) > 1 else math.nan
-    return Estimate(float(known.mean()), float(error))
-
-
-def _p_value(differences: Values) -> float | None:
-    from scipy.stats import ttest_1samp
-
-    # a paired test is one of the differences; without spread it has no statistic
-    if len(differences) < 2 or np.ptp(differences) <= _EQUAL:
-        return None
-    return float(ttest_1samp(differences, 0.0).pvalue)
-
-
-def comparison_table(results: Iterable[MethodResult], command: str, notes: Sequence[str] = ()) -> str:
-    """Lay results out as a Markdown document.
-
-    Parameters
-    ----------
-    results
-        What to show, as for :func:`summarise`.
-    command
-        The command line that made them.
-    notes
-        Lines for the head, e.g. the date, the machine and versions.
-
-    Returns
-    -------
-    str
-        Per data set a table of all scores, best test hypervolume first and the best of each quality column bold;
-        a line on how guided does against the best baseline and the reference; and a table of what is lost from
-        validation to test.
-    """
-    lines = ["# Comparison of pruning methods", "", f"`{command}`", ""]
-    for note in notes:
-        lines += [note, ""]
-    lines += [*(f"* {line}" for line in _COUNTED), ""]
-    for summary in summarise(results):
-        seeds = max(len(method.by_seed) for method in summary.methods)
-        lines += [f"## {summary.data}", ""]
-        lines += [f"{summary.n_bits:,} bits, {seeds} seed{'s' if seeds > 1 else ''}", ""]
-        lines += [*_main_table(summary), ""]
-        lines += [line for verdict in _verdicts(summary) for line in (verdict, "")]
-        lines += [*_loss_table(summary), ""]
-    return "\n".join(lines)
-
-
-def _main_table(summary: DataSummary) -> list[str]:
-    heads = ["test hypervolume", "log", "best test accuracy", *(f"at {p} %" for p in _PERCENT)]
-    lines = [f"| method | {' | '.join(heads)} | trainings | seconds |", "|---" + "|---:" * 9 + "|"]
-    for method in summary.methods:
-        cells = [method.method]
-        for column in QUALITY:
-            cell = _plus_minus(method.estimates[column])
-            cells.append(f"**{cell}**" if method.method in summary.winners[column] else cell)
-        cells.append(_plus_minus(method.estimates["trainings"], _thousands))
-        cells.append(_plus_minus(method.estimates["seconds"], _seconds))
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def _loss_table(summary: DataSummary) -> list[str]:
-    heads = ["validation hypervolume", "test hypervolume", "loss"]
-    columns = ["validation_hypervolume", "test_hypervolume", "loss"]
-    for percent in _PICKED:
-        heads += [f"picked at {percent} %: validation", "test"]
-        columns += [f"picked_validation_{percent}", f"picked_test_{percent}"]
-    lines = [f"| method | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
-    for method in summary.methods:
-        lines.append(f"| {' | '.join([method.method, *(_plus_minus(method.estimates[c]) for c in columns)])} |")
-    return lines
-
-
-def _verdicts(summary: DataSummary) -> list[str]:
-    """One line on guided against the best baseline, one on guided against the reference."""
-    names = [method.method for method in summary.methods]
-    if "guided" not in names:
-        return []
-    guided, verdicts = summary["guided"], []
-    baselines = [method for method in summary.methods if method.method in BASELINES]
-    scales = {"linear": "test_hypervolume", "log": "test_hypervolume_log"}
-    if baselines:
-        parts = []
-        for scale, column in scales.items():
-            best = max(baselines, key=lambda method: method.mean(column))
-            parts.append(f"{scale}, {best.method}: {_against(summary, guided, best, column)}")
-        verdicts.append(f"Guided less the best baseline: {'; '.join(parts)}.")
-    if "reference" in names:
-        reference = summary["reference"]
-        parts = [f"{scale} {_against(summary, guided, reference, column)}" for scale, column in scales.items()]
-        ratio = guided.mean("seconds") / max(reference.mean("seconds"), 1e-9)
-        verdicts.append(f"Guided less the reference: {'; '.join(parts)}; {ratio:.2f} times its seconds.")
-    return verdicts
-
-
-def _against(summary: DataSummary, ours: MethodSummary, other: MethodSummary, column: str) -> str:
-    differences = ours.differences(other, column)
-    if not len(differences):
-        return "n/a"
-    p_value = summary.p_values[other.method][column]
-    p_text = "p n/a" if p_value is None else f"p = {p_value:.2g}".replace("0.", ".", 1)
-    return f"{_signed(float(differences.mean()))} (worst seed {_signed(float(differences.min()))}, {p_text})"
-
-
-def _plus_minus(estimate: Estimate | None, form: Any = None) -> str:
-    if estimate is None:
-        return ""
-    form = form or _short
-    mean = str(form(estimate.mean))
-    return mean if math.isnan(estimate.error) else f"{mean} ± {form(estimate.error)}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.4f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.4f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("0.", ".", 1)
-
-
-def _thousands(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:,.1f}"
-
-
-def scores_csv(results: Iterable[MethodResult]) -> str:
-    """One row of :data:`COLUMNS` per result as CSV text, numbers to six digits after the point."""
-    return _csv(COLUMNS, (score(result).values() for result in results))
-
-
-def members_csv(results: Iterable[MethodResult]) -> str:
-    """One row per member of every result as CSV text; R² is what it is here, also where it is negative."""
-    columns = ("data", "method", "seed", "active", "active_fraction", "validation", "test")
-    rows = (
-        (result.data, result.method, result.seed, int(active), float(active / result.n_bits), validation, test)
-        for result in results
-        for active, validation, test in zip(
-            result.active.tolist(), result.validation.tolist(), result.test.tolist(), strict=True
-        )
-    )
-    return _csv(columns, rows)
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row])
-    return text.getvalue()
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,18 @@ from moevoprune.fronts.comparison import (
     QUALITY,
     MethodResult,
     check_methods,
-    comparison_table,
     curve,
-    members_csv,
     picked,
     run_method,
     score,
-    scores_csv,
     standing,
-    summarise,
     validation_hypervolume,
+)
+from moevoprune.fronts.comparison_tables import (
+    comparison_table,
+    members_csv,
+    scores_csv,
+    summarise,
 )
 from moevoprune.fronts.plots import plot_comparison, save_comparison
 
