@@ -40,7 +40,7 @@ Values = npt.NDArray[np.float64]
 DEFAULT_ALGORITHM = "guided"
 DEFAULT_POP_SIZES = {"guided": 40, "nsga2": 40, "reference": 30}
 
-_SEEDED_SHARE = 0.5
+_SEEDED_SHARE = 0.75
 _POLISHED_SHARE = 0.1
 # members on either side of the knee that are polished with it
 _KNEE_REACH = 2
@@ -315,12 +315,10 @@ def _seeds(ranked: Sequence[Values], n: int, low: int, high: int) -> Bits:
     n_bits = len(ranked[0])
     if n == 0:
         return np.zeros((0, n_bits), dtype=np.bool_)
-    # each ranking has its own share of all sizes, so that none is only good for small masks or for large ones;
     # the largest first: all rankings agree on the dense head, which no start should be without
-    sizes = np.rint(np.geomspace(high, low, -(-n // len(ranked)))).astype(int)
-    of_rankings = [top_bits(scores, sizes.tolist()) for scores in ranked]
+    sizes = np.rint(np.geomspace(high, low, n)).astype(int).tolist()
     masks: dict[bytes, Bits] = {}
-    for of_size in zip(*of_rankings, strict=True):
-        for mask in of_size:
-            masks.setdefault(mask.tobytes(), mask)
-    return np.array(list(masks.values())[:n])
+    for turn, size in enumerate(sizes):
+        (mask,) = top_bits(ranked[turn % len(ranked)], [size])
+        masks.setdefault(mask.tobytes(), mask)
+    return np.array(list(masks.values()))

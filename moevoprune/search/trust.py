@@ -23,13 +23,11 @@ Values = npt.NDArray[np.float64]
 
 # looks at bits one by one, and flatters itself least
 BASE_RANKING = "anova_f"
-# These see redundancy, yet shrink what they look at strongly. An L1 path and recursive elimination are not asked:
-# also where nested cross-validation prefers them, the masks they choose from all rows mislead the search more.
-CANDIDATE_RANKINGS = ("minimum_redundancy", "forward_selection")
-_N_SIZES = 5
+CANDIDATE_RANKINGS = ("minimum_redundancy", "forward_selection", "l1_path", "recursive_elimination")
+_N_SIZES = 6
 # rankings differ below a quarter of the bits; beyond, all do about as well
 _LARGEST_SHARE = 0.25
-_STANDARD_ERRORS = 1.0
+_STANDARD_ERRORS = 2.0
 # single connections: asking would take longer than it could gain
 _MOST_BITS = 20_000
 # 1.6 GB of float64, which forward selection works on
@@ -61,15 +59,13 @@ def nested_scores(problem: PruningProblem, rankings: Sequence[str]) -> Values:
         A ranking is unknown.
     """
     largest = max(round(_LARGEST_SHARE * problem.n_var), 1)
-    sizes = np.unique(np.rint(np.geomspace(min(2, largest), largest, _N_SIZES)).astype(int))
+    sizes = np.unique(np.rint(np.geomspace(min(2, largest), largest, _N_SIZES)).astype(int)).tolist()
     fitness = problem.fitness
     scores = []
     for fold, rows in enumerate(fitness.folds.train):
         data = fitness.ranking_data(rows=rows)
-        masks = np.zeros((len(rankings), len(sizes), problem.n_var), dtype=np.bool_)
-        for name, of_ranking in zip(rankings, masks, strict=True):
-            of_ranking[:] = top_bits(rank_bits(data, name), sizes.tolist())
-        of_rows = fitness.row_scores(masks.reshape(-1, problem.n_var), fold)
+        masks = np.concatenate([top_bits(rank_bits(data, name), sizes) for name in rankings])
+        of_rows = fitness.row_scores(masks, fold)
         scores.append(of_rows.reshape(len(rankings), len(sizes), -1).mean(axis=1))
     return np.concatenate(scores, axis=1)
 
@@ -79,13 +75,16 @@ def trusted_rankings(
 ) -> tuple[str, ...]:
     """Choose the rankings that guide a search: a base, and whatever is clearly better on these data.
 
+    A candidate is trusted where its nested score is better than the base's by two standard errors of the
+    difference over the rows.
+
     Parameters
     ----------
     problem
         The problem; its test part is not read.
     candidates
-        Rankings that have to be better than the base by a standard error of the difference over the rows;
-        not asked above 20,000 bits, or 200 million numbers in the rows that are ranked by.
+        Rankings that have to show it. They are not asked above 20,000 bits, or where the rows that are ranked by
+        hold more than 200 million numbers.
     base
         The ranking that is always among them.
 
@@ -109,9 +108,6 @@ def trusted_rankings(
     # a row that is split off again with every repeat is no further row
     n_rows = len(np.unique(np.concatenate(problem.fitness.folds.validation)))
     errors = differences.std(axis=1) / np.sqrt(n_rows)
-    better = [
-        (gain, name)
-        for gain, error, name in zip(gains, errors, others, strict=True)
-        if gain > _STANDARD_ERRORS * error
-    ]
+    needed = _STANDARD_ERRORS * errors
+    better = [(gain, name) for gain, least, name in zip(gains, needed, others, strict=True) if gain > least]
     return (*(name for _, name in sorted(better, key=lambda pair: -pair[0])), base)

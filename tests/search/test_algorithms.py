@@ -8,7 +8,7 @@ from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.operators.mutation.bitflip import BitflipMutation
 
 from moevoprune import DensitySampling, InputError, PruningProblem
-from moevoprune.baselines import rank_bits
+from moevoprune.baselines import rank_bits, top_bits
 from moevoprune.search.algorithms import ALGORITHMS, guided, make_algorithm, reference
 from moevoprune.search.archive import knee, non_dominated
 from moevoprune.search.loop import run_search
@@ -73,13 +73,11 @@ def test_the_start_holds_the_rankings_own_masks_and_the_dense_head(make_problem)
     run_search(problem, 24, n_gen=1, seed=1)
     start = {mask.tobytes() for mask in asked[0]}
     assert np.ones(14, dtype=bool).tobytes() in start
-    data = problem.ranking_data()
-    for name in trusted_rankings(problem):
-        order = np.argsort(-rank_bits(data, name), kind="stable")
-        best = np.zeros(14, dtype=bool)
-        best[order[0]] = True
-        assert best.tobytes() in start
-    assert len(start) > 16
+    data, trusted = problem.ranking_data(), trusted_rankings(problem)
+    for turn, size in enumerate(np.rint(np.geomspace(14, 1, 18)).astype(int)):
+        (mask,) = top_bits(rank_bits(data, trusted[turn % len(trusted)]), [size])
+        assert mask.tobytes() in start
+    assert len(start) > 14
 
 
 def test_polish_removes_or_exchanges_single_bits_around_the_knee(make_problem):
