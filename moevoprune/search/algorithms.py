@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -172,7 +173,7 @@ def guided(
     pop_size
         Individuals per generation, at least 2; default 40.
     rankings
-        Keys of :data:`moevoprune.baselines.RANKINGS`, combined by rank; None for those that nested
+        Keys of :data:`moevoprune.baselines.RANKINGS`, best first, combined by rank; None for those that nested
         cross-validation trusts (:func:`moevoprune.search.trust.trusted_rankings`).
     seeded_share
         Share of the start population that are the rankings' masks, in [0, 1].
@@ -311,14 +312,18 @@ def _checked(name: str, pop_size: int | None) -> int:
 
 
 def _seeds(ranked: Sequence[Values], n: int, low: int, high: int) -> Bits:
-    """Masks of the rankings' best bits, their sizes on a log scale from both ends, rankings taking turns."""
+    """Masks of the rankings' best bits, their sizes on a log scale from the largest to the smallest.
+
+    The rankings, best first, take turns; the best takes every other one.
+    """
     n_bits = len(ranked[0])
     if n == 0:
         return np.zeros((0, n_bits), dtype=np.bool_)
     # the largest first: all rankings agree on the dense head, which no start should be without
     sizes = np.rint(np.geomspace(high, low, n)).astype(int).tolist()
     masks: dict[bytes, Bits] = {}
+    others = itertools.cycle(ranked[1:] or ranked)
     for turn, size in enumerate(sizes):
-        (mask,) = top_bits(ranked[turn % len(ranked)], [size])
+        (mask,) = top_bits(ranked[0] if turn % 2 == 0 else next(others), [size])
         masks.setdefault(mask.tobytes(), mask)
     return np.array(list(masks.values()))
