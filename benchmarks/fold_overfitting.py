@@ -136,8 +136,10 @@ def main() -> None:
         for name, choice in CHOICES.items():
             rows = [measure(choice, data, seed, arguments.budget) for seed in range(1, arguments.seeds + 1)]
             mean = np.mean(rows, axis=0)
-            error = np.std(rows, axis=0, ddof=1)[2] / len(rows) ** 0.5 if len(rows) > 1 else float("nan")
-            cells = [f"{mean[0]:.4f}", f"{mean[1]:.4f}", f"{mean[2]:+.4f} ± {error:.4f}"]
+            loss = f"{mean[2]:+.4f}"
+            if len(rows) > 1:
+                loss += f" ± {np.std(rows, axis=0, ddof=1)[2] / len(rows) ** 0.5:.4f}"
+            cells = [f"{mean[0]:.4f}", f"{mean[1]:.4f}", loss]
             cells += [f"{value:.4f}" for value in mean[3:6]]
             lines.append(f"| {name} | {' | '.join(cells)} | {mean[6]:.0f} |")
             print(lines[-1], flush=True)
