@@ -162,7 +162,7 @@ def guided(
     """Build the default search: NSGA-II guided by scores of bits.
 
     The start population holds the rankings' own masks, of all sizes on a log scale, and masks drawn by score
-    tournaments. :class:`~moevoprune.search.variation.SizeCrossover` and
+    tournaments; one that it would hold twice is dropped. :class:`~moevoprune.search.variation.SizeCrossover` and
     :class:`~moevoprune.search.variation.GuidedMutation` vary them,
     :func:`~moevoprune.search.survival.survival_for` selects, and the knee is polished at the end.
 
