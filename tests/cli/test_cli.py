@@ -82,7 +82,10 @@ def test_run_show_plot(npz, tmp_path, capsys):
 
     assert main(["show", str(out)]) == 0
     table = capsys.readouterr().out
-    assert len(table.splitlines()) == len(rows) + 1
+    members, _, line = table.rpartition("\n\n")
+    assert len(members.splitlines()) == len(rows) + 1
+    assert line.startswith("hypervolume of all 3 objectives")
+    assert "accuracy / cka" in line
     assert "knee" in table
     assert "dense" in table
     before = (out / "figures" / "front.png").read_bytes()
