@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from moevoprune.cli.config import RunConfig, absolute_source, parse_config, read_toml, set_value
 from moevoprune.cli.problems import find_problem
+from moevoprune.errors import InputError
 from moevoprune.features import FeatureSet, load_features
 from moevoprune.search.problem import PruningProblem
 
-__all__ = ["INTERRUPTED", "Voice", "build_problem", "configure", "exists", "free_folder", "read_problem"]
+__all__ = [
+    "INTERRUPTED",
+    "Voice",
+    "asked_folder",
+    "build_problem",
+    "configure",
+    "exists",
+    "free_folder",
+    "read_problem",
+]
 
 INTERRUPTED = 130
 
@@ -130,6 +141,28 @@ def build_problem(config: RunConfig, features: FeatureSet | None = None) -> tupl
         "compute": {**config.compute.model_dump(), "device": str(problem.fitness.device)},
     }
     return parse_config({**config.model_dump(), **resolved}, "settings"), problem
+
+
+def asked_folder(arguments: Namespace, kind: str) -> Path | None:
+    """Folder of ``--out``, None where none was asked for.
+
+    Parameters
+    ----------
+    arguments
+        With ``out`` and ``resume``.
+    kind
+        What the folder holds, for a message.
+
+    Raises
+    ------
+    InputError
+        The name is empty, or there is none and something is to be resumed.
+    """
+    if arguments.out == "":
+        raise InputError("--out is empty: name a folder, or leave it out")
+    if arguments.resume and arguments.out is None:
+        raise InputError(f"--resume needs the folder of the {kind} to continue: add --out DIR")
+    return None if arguments.out is None else Path(arguments.out)
 
 
 def free_folder(parent: Path, name: str) -> Path:

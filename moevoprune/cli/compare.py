@@ -29,6 +29,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from moevoprune.cli.building import (
     INTERRUPTED,
     Voice,
+    asked_folder,
     build_problem,
     configure,
     exists,
@@ -140,11 +141,7 @@ class _Cell:
 def compare(arguments: Namespace) -> int:
     """Carry out ``moevoprune compare``; returns the exit code."""
     say = Voice(arguments.quiet)
-    if arguments.out == "":
-        raise InputError("--out is empty: name a folder, or leave it out")
-    out = Path(arguments.out) if arguments.out is not None else None
-    if arguments.resume and out is None:
-        raise InputError("--resume needs the folder of the comparison to continue: add --out DIR")
+    out = asked_folder(arguments, "comparison")
     stored = _read_settings(out) if out is not None and arguments.resume and exists(out / SETTINGS) else None
     plan = _plan(arguments, out, stored)
     jobs = _jobs(arguments.jobs, plan)

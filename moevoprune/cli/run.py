@@ -14,6 +14,7 @@ import numpy as np
 from moevoprune.cli.building import (
     INTERRUPTED,
     Voice,
+    asked_folder,
     build_problem,
     configure,
     exists,
@@ -40,11 +41,7 @@ _FILES = (CONFIG, JOURNAL, RUN, "front.csv", "front.npz", "heads.safetensors")
 def run(arguments: Namespace) -> int:
     """Carry out ``moevoprune run``; returns the exit code."""
     say = Voice(arguments.quiet)
-    if arguments.out == "":
-        raise InputError("--out is empty: name a folder, or leave it out")
-    out = Path(arguments.out) if arguments.out is not None else None
-    if arguments.resume and out is None:
-        raise InputError("--resume needs the folder of the run to continue: add --out DIR")
+    out = asked_folder(arguments, "run")
     config, problem = build_problem(_configure(arguments, out))
     name = Path(config.data.features).stem
     if out is None:
