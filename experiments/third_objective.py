@@ -62,9 +62,8 @@ def compare(source: str, arguments: argparse.Namespace) -> str:
     correlations = []
     for seed in range(1, arguments.seeds + 1):
         both = {}
-        for name, objectives in zip(rows, (["accuracy", "active_neurons"],) * 2, strict=True):
-            if name != "two objectives":
-                objectives = [*objectives, arguments.third]
+        for name, third in zip(rows, ([], [arguments.third]), strict=True):
+            objectives = ["accuracy", "active_neurons", *third]
             problem = PruningProblem(data, objectives=objectives, seed=seed)
             both[name] = evolve(problem, budget=arguments.budget, seed=seed)
         for name, front in both.items():

@@ -236,10 +236,9 @@ def _load(name: str, source: str, config: RunConfig) -> _Data:
     config, problem = build_problem(config.model_copy(update={"seed": 1}))
     features = problem.features
     # fails here, before anything is written, and not in the first worker
-    wanted = "accuracy" if features.task == "classification" else "r2"
+    if problem.column(problem.quality) is None:
+        raise InputError(f"{name}: methods are compared by {problem.quality}: add it to the objectives")
     objectives = [objective.name for objective in problem.objectives]
-    if wanted not in objectives:
-        raise InputError(f"{name}: methods are compared by {wanted}: add it to the objectives")
     identity = {key: str(value) for key, value in problem.identity().items() if key != "seed"}
     # the file may have moved
     identity |= {"data": features.content_hash[:16], "objectives": ",".join(objectives)}

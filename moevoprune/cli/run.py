@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from argparse import Namespace
 from importlib.metadata import version
 from pathlib import Path
-
-import numpy as np
 
 from moevoprune.cli.building import (
     INTERRUPTED,
@@ -201,9 +200,5 @@ def _record(
 
 def _correlations(front: Front) -> dict[str, float | None]:
     """Rank correlation of every pair of objectives; None where there is none, as JSON has no NaN."""
-    matrix, names = front.correlations(), front.objectives
-    return {
-        f"{names[i]} / {names[j]}": None if np.isnan(matrix[i, j]) else float(matrix[i, j])
-        for i in range(len(names))
-        for j in range(i + 1, len(names))
-    }
+    pairs = front.correlated_pairs()
+    return {f"{one} / {other}": None if math.isnan(value) else value for one, other, value in pairs}

@@ -51,14 +51,9 @@ def objectives_line(front: Front) -> str:
     front
         What to sum up.
     """
-    names, correlations = front.objectives, front.correlations()
-    pairs = [
-        f"{names[i]} / {names[j]} {_signed(correlations[i, j])}"
-        for i in range(len(names))
-        for j in range(i + 1, len(names))
-    ]
+    pairs = [f"{one} / {other} {_signed(value)}" for one, other, value in front.correlated_pairs()]
     volume = f"{front.hypervolume():.4f}".removeprefix("0")
-    text = f"hypervolume of all {len(names)} objectives, validation: {volume}"
+    text = f"hypervolume of all {len(front.objectives)} objectives, validation: {volume}"
     return f"{text}; rank correlations over the front: {', '.join(pairs)}" if pairs else text
 
 

@@ -238,13 +238,13 @@ def _sizes(problem: PruningProblem) -> list[int]:
 
 
 def _quality_column(problem: PruningProblem) -> int:
-    names = [objective.name for objective in problem.objectives]
-    wanted = "accuracy" if problem.features.task == "classification" else "r2"
-    if wanted not in names:
+    column = problem.column(problem.quality)
+    if column is None:
+        names = ", ".join(objective.name for objective in problem.objectives)
         raise InputError(
-            f"methods are compared by {wanted}, which is not among the objectives ({', '.join(names)}): add it"
+            f"methods are compared by {problem.quality}, which is not among the objectives ({names}): add it"
         )
-    return names.index(wanted)
+    return column
 
 
 def score(result: MethodResult) -> dict[str, Any]:

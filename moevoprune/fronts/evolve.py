@@ -102,7 +102,7 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
         ideal=result.ideal,
         corner=result.corner,
         heads=tuple(heads),
-        test_metric="accuracy" if features.task == "classification" else "r2",
+        test_metric=problem.quality,
         test=np.array([_test_score(head, features) for head in heads]),
         dense_values=dense_values,
         dense_test=_test_score(dense_head, features),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,6 +171,14 @@ class Front:
         scale = np.outer(deviation, deviation)
         correlations: Values = np.divide(covariance, scale, out=np.full_like(covariance, np.nan), where=scale > 0)
         return correlations
+
+    def correlated_pairs(self) -> list[tuple[str, str, float]]:
+        """Every pair of objectives, by name, with its rank correlation over the members."""
+        matrix = self.correlations()
+        return [
+            (self.objectives[i], self.objectives[j], float(matrix[i, j]))
+            for i, j in itertools.combinations(range(len(self.axes)), 2)
+        ]
 
     @classmethod
     def merge(cls, fronts: Sequence[Front]) -> Front:

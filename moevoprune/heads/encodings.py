@@ -124,10 +124,6 @@ class Encoding(ABC):
         counts: npt.NDArray[np.int64] = np.asarray(np.count_nonzero(bits, axis=-1), dtype=np.int64)
         return counts
 
-    def feature_of_bit(self) -> Indices:
-        """Which input feature each bit lets in, shape (n_bits,); -1 for bits that are about units alone."""
-        return np.full(self.n_bits, -1)
-
     def shrunk_shape(self, bits: Bits) -> tuple[int, ...]:
         """Widths of the head that is physically left, from the inputs to the outputs."""
         return self.decode(bits).widths(self.shape.n_outputs)
@@ -147,10 +143,6 @@ class FeatureEncoding(Encoding):
     def __init__(self, shape: HeadShape) -> None:
         super().__init__(shape)
         self.n_bits = shape.n_features
-
-    def feature_of_bit(self) -> Indices:
-        """See :meth:`Encoding.feature_of_bit`."""
-        return self._all_inputs()
 
     def decode(self, bits: Bits) -> HeadMask:
         """See :meth:`Encoding.decode`."""
@@ -198,10 +190,6 @@ class FeatureNeuronEncoding(Encoding):
         self._neurons = NeuronEncoding(shape, tuple(range(len(shape.hidden))), "neurons")
         self.n_bits = self._features.n_bits + self._neurons.n_bits
 
-    def feature_of_bit(self) -> Indices:
-        """See :meth:`Encoding.feature_of_bit`."""
-        return np.concatenate([self._features.feature_of_bit(), self._neurons.feature_of_bit()])
-
     def decode(self, bits: Bits) -> HeadMask:
         """See :meth:`Encoding.decode`."""
         split = self._features.n_bits
@@ -227,13 +215,6 @@ class ConnectionEncoding(Encoding):
         n_layers = max(len(shape.hidden), 1)
         self._layers = [(widths[i], widths[i + 1]) for i in range(n_layers)]
         self.n_bits = sum(rows * columns for rows, columns in self._layers)
-
-    def feature_of_bit(self) -> Indices:
-        """See :meth:`Encoding.feature_of_bit`."""
-        features = super().feature_of_bit()
-        rows, columns = self._layers[0]
-        features[: rows * columns] = np.repeat(np.arange(rows), columns)
-        return features
 
     def decode(self, bits: Bits) -> HeadMask:
         """See :meth:`Encoding.decode`."""

@@ -72,7 +72,11 @@ class GuidedNSGA2(NSGA2):
     """
 
     def __init__(
-        self, scores: BitScores, size_column: int | None = None, polished_share: float = 0.1, **settings: Any
+        self,
+        scores: BitScores,
+        size_column: int | None = None,
+        polished_share: float = _POLISHED_SHARE,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.scores = scores
@@ -198,11 +202,10 @@ def guided(
     ranked = [rank_bits(data, name) for name in rankings]
     scores = BitScores(combine(ranked), learning)
     low, high = max(problem.min_active, 1), problem.max_active
-    names = [objective.name for objective in problem.objectives]
     start = DensitySampling("log", low=low, high=high, scores=scores.values)
     return GuidedNSGA2(
         scores=scores,
-        size_column=names.index(SIZE_OBJECTIVE) if SIZE_OBJECTIVE in names else None,
+        size_column=problem.column(SIZE_OBJECTIVE),
         polished_share=polished_share,
         pop_size=pop_size,
         sampling=MaskSampling(_seeds(ranked, round(seeded_share * pop_size), low, high or problem.n_var), start),

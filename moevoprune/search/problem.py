@@ -188,6 +188,16 @@ class PruningProblem(Problem):
             listener(bits, values)
         return values
 
+    @property
+    def quality(self) -> str:
+        """Name of what says how good predictions are: ``"accuracy"``, for regression ``"r2"``."""
+        return "accuracy" if self.features.task == "classification" else "r2"
+
+    def column(self, objective: str) -> int | None:
+        """Column of an objective in values and losses, None where it is not among them."""
+        names = [known.name for known in self.objectives]
+        return names.index(objective) if objective in names else None
+
     def losses(self, values: Values) -> Values:
         """Turn natural objective values into the minimised form, shape (n, n_obj)."""
         columns = [objective.to_loss(values[:, i]) for i, objective in enumerate(self.objectives)]
@@ -205,12 +215,9 @@ class PruningProblem(Problem):
         """What rankings and baselines may look at: the training part, and scores of masks on the folds.
 
         The score is accuracy or R² where it is an objective, else the first objective, turned so that larger is
-        better. Masks scored through it are trained
-        and remembered like any other.
+        better. Masks scored through it are trained and remembered like any other.
         """
-        names = [objective.name for objective in self.objectives]
-        quality = "accuracy" if self.features.task == "classification" else "r2"
-        column = names.index(quality) if quality in names else 0
+        column = self.column(self.quality) or 0
 
         def evaluate(masks: Bits) -> Values:
             return -self.losses(self.values(masks))[:, column]

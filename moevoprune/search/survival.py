@@ -59,8 +59,7 @@ def survival_for(problem: PruningProblem) -> Any:
     which is unsuited there; sizes are spread on a log scale where ``active_neurons`` is an objective.
     """
     measure = crowding_measure(problem)
-    names = [objective.name for objective in problem.objectives]
-    if SIZE_OBJECTIVE in names:
-        column = names.index(SIZE_OBJECTIVE)
+    column = problem.column(SIZE_OBJECTIVE)
+    if column is not None:
         return RankAndCrowding(crowding_func=LogSizeCrowding(column, problem.n_var, measure))
     return RankAndCrowding(crowding_func=measure)

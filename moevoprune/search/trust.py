@@ -99,8 +99,8 @@ def trusted_rankings(
         A ranking is unknown.
     """
     others = [name for name in candidates if name != base]
-    n_rows = min(len(problem.fitness.folds.train[0]), MOST_ROWS)
-    if not others or problem.n_var > _MOST_BITS or n_rows * problem.n_var > _MOST_NUMBERS:
+    n_ranked_by = min(len(problem.fitness.folds.train[0]), MOST_ROWS)
+    if not others or problem.n_var > _MOST_BITS or n_ranked_by * problem.n_var > _MOST_NUMBERS:
         return (base,)
     scores = nested_scores(problem, [base, *others])
     differences = scores[1:] - scores[0]
