@@ -12,7 +12,7 @@ import moevoprune
 PACKAGE = Path(moevoprune.__file__).parent
 LAYERS = ["features", "heads", "objectives", "baselines", "search", "fronts", "cli"]
 # the roots may be used by every layer
-ROOTS = {"errors", "files", ""}
+ROOTS = {"device", "errors", "files", ""}
 
 
 def _imports(path: Path) -> set[str]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from moevoprune.baselines.data import Bits, RankingData
+from moevoprune.device import reproducible
 from moevoprune.heads.batches import epoch_order, n_steps
-from moevoprune.heads.device import reproducible
 from moevoprune.heads.encodings import HeadMask
 from moevoprune.heads.start import StartWeights
 

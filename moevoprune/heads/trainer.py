@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from moevoprune.device import reproducible, resolve_device
 from moevoprune.heads.batches import BatchPlan, Step, n_steps
-from moevoprune.heads.device import reproducible, resolve_device
 from moevoprune.heads.encodings import HeadMask, HeadShape
 from moevoprune.heads.layers import DenseLayer, DualLayer, FirstLayer, GatheredLayer
 from moevoprune.heads.settings import HeadSettings

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from moevoprune.baselines.data import RankingData
+from moevoprune.device import reproducible
 from moevoprune.errors import InputError
 from moevoprune.features.feature_set import FeatureSet
 from moevoprune.features.folds import make_folds, training_part
-from moevoprune.heads.device import reproducible
 from moevoprune.heads.encodings import HeadMask, HeadShape, make_encoding
 from moevoprune.heads.head import TrainedHead
 from moevoprune.heads.scaling import Scaling
