@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import operator
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, SupportsIndex, cast
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["InputError", "describe_validation_error", "nearest", "whole_number"]
+__all__ = ["InputError", "describe_validation_error", "nearest", "printable", "whole_number"]
 
 
 class InputError(ValueError):
@@ -79,6 +80,17 @@ def describe_validation_error(
         return f"{where}: {path} = {given} is not valid: it is a section, write [{path}]"
     message = first["msg"].removeprefix("Input should be ").replace("a valid tuple", "a list")
     return f"{where}: {path} = {given} is not valid: should be {message}"
+
+
+def printable(text: str) -> str:
+    """Replace what could move the cursor, break the line, reorder the text or fail to encode by "?"."""
+    return "".join(
+        "?"
+        if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(char) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+        else char
+        for char in text
+    )
 
 
 def _short(value: object) -> str:

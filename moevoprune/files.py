@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moevoprune.errors import InputError
 
-__all__ = ["atomic_path", "remove_leftovers", "sync_folder", "write_text"]
+__all__ = ["atomic_path", "cache_folder", "remove_leftovers", "sync_folder", "write_text"]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
 
@@ -52,6 +52,32 @@ def atomic_path(target: Path) -> Iterator[Path]:
         # on a read-only file system even this fails, and there is nothing to remove
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def cache_folder(chosen: Path | None = None) -> Path | None:
+    """Folder for what can be computed again: the one chosen, MOEVOPRUNE_CACHE, or the user's; may not exist.
+
+    Parameters
+    ----------
+    chosen
+        Used as it is where given.
+
+    Returns
+    -------
+    Path or None
+        None where the user has no home folder.
+    """
+    if chosen is not None:
+        return Path(chosen)
+    from_environment = os.environ.get("MOEVOPRUNE_CACHE")
+    if from_environment:
+        return Path(from_environment)
+    import platformdirs
+
+    try:
+        return platformdirs.user_cache_path("moevoprune")
+    except (OSError, RuntimeError):
+        return None
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from moevoprune.errors import InputError
 from moevoprune.features.feature_set import FeatureSet
+from moevoprune.files import cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def load_digits_features(cache_dir: Path | None = None) -> FeatureSet:
         Named "digits": 128 features, 5 classes named "5" to "9", split 75/25 into training and test
         rows, with `X_ood` and without validation rows.
     """
-    folder = _cache_folder(cache_dir)
+    folder = cache_folder(cache_dir)
     path = None if folder is None else folder / _cache_file_name()
     if path is not None:
         with contextlib.suppress(InputError, OSError):
@@ -83,20 +83,6 @@ def load_digits_features(cache_dir: Path | None = None) -> FeatureSet:
             path.parent.mkdir(parents=True, exist_ok=True)
             features.save(path)
     return features
-
-
-def _cache_folder(cache_dir: Path | None) -> Path | None:
-    if cache_dir is not None:
-        return Path(cache_dir)
-    from_environment = os.environ.get("MOEVOPRUNE_CACHE")
-    if from_environment:
-        return Path(from_environment)
-    import platformdirs
-
-    try:
-        return platformdirs.user_cache_path("moevoprune")
-    except (OSError, RuntimeError):  # no home folder
-        return None
 
 
 def _cache_file_name() -> str:

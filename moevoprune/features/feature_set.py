@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import unicodedata
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, printable
 from moevoprune.files import atomic_path
 
 __all__ = ["FeatureSet", "Task"]
@@ -27,6 +26,9 @@ Array = npt.NDArray[Any]
 
 _REGRESSION_HINT = "for regression, use task='regression' (command line: --set task=regression)"
 _MAX_LISTED = 12
+_LARGEST_EXTRACTION = 2**20
+# in the order of the content hash: new ones at the end
+_ARRAYS = ("X_train", "y_train", "X_test", "y_test", "X_val", "y_val", "X_ood", "X_ood_test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,11 @@ class FeatureSet:
         What the targets mean.
     name : str
         Name for reports; not part of the content hash.
+    X_ood_test : ndarray, shape (n_ood_test, d), optional
+        Out-of-distribution rows held back for the final test; only together with `X_ood`.
+    extraction : str
+        JSON text that says how the features were made, at most 1 MiB; empty where that is not known. Not part of
+        the content hash.
 
     Raises
     ------
@@ -73,6 +80,8 @@ class FeatureSet:
     class_names: tuple[str, ...] = ()
     task: Task = "classification"
     name: str = "features"
+    X_ood_test: Array | None = field(default=None, repr=False)
+    extraction: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         task = _checked_task(self.task)
@@ -93,13 +102,16 @@ class FeatureSet:
                     f"X_{part} has {len(x)} rows but y_{part} has {len(y)}; give one target for each row"
                 )
             parts[part] = (x, y)
-        x_ood = None if self.X_ood is None else _features("X_ood", self.X_ood)
+        if self.X_ood is None and self.X_ood_test is not None:
+            raise InputError("X_ood_test is given without X_ood; give X_ood, or both")
+        outside = {
+            key: _features(key, getattr(self, key))
+            for key in ("X_ood", "X_ood_test")
+            if getattr(self, key) is not None
+        }
 
         x_train, y_train = parts["train"]
-        others = {f"X_{part}": x for part, (x, _) in parts.items()}
-        if x_ood is not None:
-            others["X_ood"] = x_ood
-        for label, x in others.items():
+        for label, x in {**{f"X_{part}": x for part, (x, _) in parts.items()}, **outside}.items():
             if x.shape[1] != x_train.shape[1]:
                 raise InputError(
                     f"{label} has {x.shape[1]} features (columns) but X_train has {x_train.shape[1]};"
@@ -122,9 +134,11 @@ class FeatureSet:
         for part, (x, y) in parts.items():
             object.__setattr__(self, f"X_{part}", x)
             object.__setattr__(self, f"y_{part}", y)
-        object.__setattr__(self, "X_ood", x_ood)
+        for key, x in outside.items():
+            object.__setattr__(self, key, x)
+        object.__setattr__(self, "extraction", _checked_extraction(self.extraction))
         object.__setattr__(self, "class_names", names)
-        object.__setattr__(self, "name", _printable(str(self.name)))
+        object.__setattr__(self, "name", printable(str(self.name)))
 
     @property
     def n_train(self) -> int:
@@ -180,8 +194,8 @@ class FeatureSet:
         ----------
         path : path
             An .npz file with the arrays `X_train`, `y_train`, `X_test` and `y_test`, and optionally
-            `X_val`, `y_val`, `X_ood`, `class_names` (1-D, strings) and `task` (0-d, string). Other
-            arrays are ignored. Pickled objects are never read.
+            `X_val`, `y_val`, `X_ood`, `X_ood_test`, `class_names` (1-D, strings), `task` and `extraction`
+            (0-d, strings). Other arrays are ignored. Pickled objects are never read.
         task : {"classification", "regression"}, optional
             Overrides the file's `task`. Where neither states one, it is classification. For regression
             the file's `class_names` is ignored.
@@ -198,7 +212,7 @@ class FeatureSet:
             the message starts with the path.
         """
         path = Path(path)
-        source = _printable(str(path))
+        source = printable(str(path))
         try:
             if task is not None:
                 task = _checked_task(task)
@@ -227,7 +241,7 @@ class FeatureSet:
             If `dtype` is another, if a feature overflows float16, or if the file cannot be written.
         """
         path = Path(path)
-        target = _printable(str(path))
+        target = printable(str(path))
         if dtype not in ("float32", "float16"):
             raise InputError(f"{target}: dtype is {dtype!r}; use 'float32' or 'float16'")
         arrays = self._arrays()
@@ -245,13 +259,14 @@ class FeatureSet:
         if self.class_names:
             arrays["class_names"] = np.array(self.class_names, dtype=np.str_)
         arrays["task"] = np.array(self.task, dtype=np.str_)
+        if self.extraction:
+            arrays["extraction"] = np.array(self.extraction, dtype=np.str_)
 
         with atomic_path(path) as temporary, open(temporary, "xb") as file:
             _write_archive(file, arrays)
 
     def _arrays(self) -> dict[str, Array]:
-        keys = ("X_train", "y_train", "X_test", "y_test", "X_val", "y_val", "X_ood")
-        return {key: value for key in keys if (value := getattr(self, key)) is not None}
+        return {key: value for key in _ARRAYS if (value := getattr(self, key)) is not None}
 
 
 # --- reading and writing files ---------------------------------------------------------------------
@@ -314,7 +329,7 @@ def _from_archive(cls: type[FeatureSet], archive: zipfile.ZipFile, task: Task | 
     members = [n[: -len(".npy")] for n in archive.namelist() if n.endswith(".npy")]
     for key in ("X_train", "y_train", "X_test", "y_test"):
         if key not in members:
-            listed = ", ".join(_printable(member) for member in members[:_MAX_LISTED]) or "no arrays"
+            listed = ", ".join(printable(member) for member in members[:_MAX_LISTED]) or "no arrays"
             more = f" and {len(members) - _MAX_LISTED} more" if len(members) > _MAX_LISTED else ""
             raise InputError(f"has no array {key!r}; it holds {listed}{more}; add {key!r}")
 
@@ -330,7 +345,7 @@ def _from_archive(cls: type[FeatureSet], archive: zipfile.ZipFile, task: Task | 
             task = _checked_task(_strings(stated, "task")[0])
 
     arrays: dict[str, Array | None] = {}
-    for key in ("X_train", "y_train", "X_test", "y_test", "X_val", "y_val", "X_ood"):
+    for key in _ARRAYS:
         if key in members:
             array = _read_array(archive, key)
             # converted one by one: a float64 file needs room for one float64 array, not for all
@@ -345,8 +360,22 @@ def _from_archive(cls: type[FeatureSet], archive: zipfile.ZipFile, task: Task | 
                 " save one string for each class"
             )
         names = _strings(stored, "class_names")
+    extraction = _stored_extraction(archive) if "extraction" in members else ""
     # the four required keys are there, which the type checker cannot see
-    return cls(**arrays, class_names=names, task=task, name=name)  # type: ignore[arg-type]
+    return cls(**arrays, class_names=names, task=task, name=name, extraction=extraction)  # type: ignore[arg-type]
+
+
+def _stored_extraction(archive: zipfile.ZipFile) -> str:
+    # four bytes a character, and a header; looked at before anything is read, as it may be any size
+    if archive.getinfo("extraction.npy").file_size > 4 * _LARGEST_EXTRACTION + 2**16:
+        raise InputError("extraction is longer than 1 MiB; save a shorter description, or leave it out")
+    stored = _read_array(archive, "extraction")
+    if stored.ndim != 0 or stored.dtype.kind != "U":
+        raise InputError(
+            f"array 'extraction' is {stored.dtype} of shape {stored.shape};"
+            " save one string that says how the features were made, or leave it out"
+        )
+    return _strings(stored, "extraction")[0]
 
 
 def _strings(array: Array, name: str) -> tuple[str, ...]:
@@ -373,6 +402,14 @@ def _checked_task(task: object) -> Task:
             return known  # type: ignore[no-any-return]
     shown = repr(task)
     raise InputError(f"task is {shown[:40]}; use 'classification' or 'regression'")
+
+
+def _checked_extraction(text: object) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"extraction is {type(text).__name__}, not a string; give JSON text, or leave it out")
+    if len(text) > _LARGEST_EXTRACTION or len(text.encode("utf-8", "surrogatepass")) > _LARGEST_EXTRACTION:
+        raise InputError("extraction is longer than 1 MiB; give a shorter description, or leave it out")
+    return text
 
 
 def _numeric(name: str, value: object) -> Array:
@@ -483,7 +520,7 @@ def _checked_class_names(names: Iterable[object]) -> tuple[str, ...]:
             raise InputError(
                 f"class_names[{index}] is {type(name).__name__}, not a string; give one string for each class"
             )
-        checked.append(_printable(name))
+        checked.append(printable(name))
     return tuple(checked)
 
 
@@ -539,16 +576,5 @@ def _where(spot: tuple[int, ...]) -> str:
     return f"{place} (counted from 0)"
 
 
-def _printable(text: str) -> str:
-    """Replace what could move the cursor, break the line, reorder the text or fail to encode by "?"."""
-    return "".join(
-        "?"
-        if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
-        or unicodedata.bidirectional(char) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-        else char
-        for char in text
-    )
-
-
 def _reason(error: Exception) -> str:
-    return _printable(f"{error}"[:200]) or type(error).__name__
+    return printable(f"{error}"[:200]) or type(error).__name__

@@ -55,13 +55,14 @@ def assert_one_line(message: str, *words: str) -> None:
 def assert_same(a: FeatureSet, b: FeatureSet) -> None:
     assert a.task == b.task
     assert a.class_names == b.class_names
-    for key in ("X_train", "y_train", "X_test", "y_test", "X_val", "y_val", "X_ood"):
+    for key in ("X_train", "y_train", "X_test", "y_test", "X_val", "y_val", "X_ood", "X_ood_test"):
         x, y = getattr(a, key), getattr(b, key)
         if x is None:
             assert y is None
         else:
             assert x.dtype == y.dtype
             np.testing.assert_array_equal(x, y)
+    assert a.extraction == b.extraction
     assert a.content_hash == b.content_hash
 
 
@@ -137,8 +138,19 @@ def test_content_hash_sees_content_only() -> None:
         FeatureSet(**arrays(X_ood=x)),
         FeatureSet(**arrays(X_val=x, y_val=np.arange(9) % 3)),
         FeatureSet(**arrays(), task="regression"),
+        FeatureSet(**arrays(X_ood=x, X_ood_test=x)),
+        FeatureSet(**arrays(X_ood=x, X_ood_test=-x)),
     ]
-    assert len({base.content_hash, *(other.content_hash for other in others)}) == 6
+    assert len({base.content_hash, *(other.content_hash for other in others)}) == 8
+    assert base.content_hash == FeatureSet(**arrays(), extraction="{}").content_hash
+
+
+def test_content_hash_is_what_journals_and_caches_were_made_with() -> None:
+    """Recorded before X_ood_test came: another hash would make a finished run look like one of other data."""
+    x = np.arange(12, dtype=np.float32).reshape(6, 2)
+    y = np.arange(6) % 2
+    assert FeatureSet(x, y, x, y).content_hash.startswith("7327a19920a2d74c")
+    assert FeatureSet(x, y, x, y, X_val=x, y_val=y, X_ood=-x).content_hash.startswith("b06780f7acbb0a1b")
 
 
 # --- files -----------------------------------------------------------------------------------------
@@ -158,7 +170,43 @@ def test_round_trip(tmp_path: Path) -> None:
     assert_same(made, load_features(str(tmp_path / "set.npz")))
     with np.load(tmp_path / "set.npz", allow_pickle=False) as plain:
         assert str(plain["task"]) == "classification"
+        assert "extraction" not in plain.files
         np.testing.assert_array_equal(plain["X_ood"], -x)
+
+
+def test_round_trip_of_held_back_rows_and_of_how_features_were_made(tmp_path: Path) -> None:
+    x = arrays()["X_train"]
+    text = '{"backbone": "réseau", "size": 224}'
+    made = FeatureSet(**arrays(X_ood=-x, X_ood_test=x[:2] / 2), extraction=text)
+    for dtype in ("float32", "float16"):
+        made.save(tmp_path / "set.npz", dtype=dtype)  # type: ignore[arg-type]
+        back = FeatureSet.load(tmp_path / "set.npz")
+        assert back.extraction == text
+        assert back.X_ood_test is not None
+        np.testing.assert_allclose(back.X_ood_test, x[:2] / 2, rtol=1e-3)
+        assert not back.X_ood_test.flags.writeable
+    made.save(tmp_path / "set.npz")
+    assert_same(made, FeatureSet.load(tmp_path / "set.npz"))
+
+
+@pytest.mark.parametrize("stored", [np.array(["a"]), np.array(3), np.array(b"{}"), np.array("x" * (2**20 + 1))])
+def test_a_stored_extraction_that_is_no_short_string_is_refused(tmp_path: Path, stored: Any) -> None:
+    np.savez(tmp_path / "a.npz", **arrays(), extraction=stored)
+    with pytest.raises(InputError, match="extraction") as caught:
+        FeatureSet.load(tmp_path / "a.npz")
+    assert_one_line(str(caught.value), "a.npz")
+
+
+def test_a_huge_extraction_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", **arrays(), extraction=np.array("x" * 2**23))
+    with pytest.raises(InputError, match="longer than 1 MiB"):
+        FeatureSet.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("text", [None, b"{}", 3, "x" * (2**20 + 1), "é" * (2**19 + 1)])
+def test_bad_extraction_is_refused(text: Any) -> None:
+    with pytest.raises(InputError, match="extraction is"):
+        FeatureSet(**arrays(), extraction=text)
 
 
 def test_save_is_reproducible_and_replaces(tmp_path: Path) -> None:
@@ -250,6 +298,15 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "nan": ({"X_train": poked(X, (5, 2), np.nan)}, ("X_train", "NaN", "row 5, column 2")),
     "infinity": ({"X_ood": poked(X, (3, 1), -np.inf)}, ("X_ood", "infinity", "row 3, column 1")),
     "overflow": ({"X_train": poked(X, (4, 0), 1e39)}, ("overflows float32", "row 4, column 0", "1e+39")),
+    "ood test alone": ({"X_ood_test": X}, ("X_ood_test", "without X_ood")),
+    "width ood test": (
+        {"X_ood": X, "X_ood_test": np.ones((6, 3))},
+        ("X_ood_test has 3 features", "X_train has 4"),
+    ),
+    "nan ood test": (
+        {"X_ood": X, "X_ood_test": poked(X, (2, 1), np.nan)},
+        ("X_ood_test", "NaN", "row 2, column 1"),
+    ),
     "zero rows": ({"X_train": X[:0], "y_train": np.zeros(0, int)}, ("X_train", "zero rows")),
     "zero ood rows": ({"X_ood": X[:0]}, ("X_ood", "zero rows")),
     "zero columns": ({"X_train": X[:, :0]}, ("X_train", "zero columns")),
