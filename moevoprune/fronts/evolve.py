@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from moevoprune.device import reproducible
+from moevoprune.errors import InputError
 from moevoprune.features import FeatureSet
+from moevoprune.features.ood import ood_test
 from moevoprune.fronts.front import Axis, Front
 from moevoprune.heads.head import TrainedHead
+from moevoprune.objectives import auroc, fpr_at_tpr, odin_perturb, ood_score, ood_scores_of
 from moevoprune.search.algorithms import DEFAULT_ALGORITHM
 from moevoprune.search.fitness import pack
 from moevoprune.search.loop import (
@@ -28,6 +34,8 @@ Values = npt.NDArray[np.float64]
 
 # of a head whose outputs are not finite, as the objectives score it
 DIVERGED_TEST_SCORE = {"classification": 0.0, "regression": -1e3}
+_DIVERGED_OOD = (0.0, 1.0)
+_OOD_MEASURES = ("ood_auroc", "ood_fpr95")
 
 # what a repeated or resumed run has in common with the first; times are not
 _HISTORY = ("number", "evaluations", "cache_hits", "archive_size", "hypervolume", "best", "smallest_close")
@@ -79,6 +87,13 @@ def evolve(
 def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
     """Turn the outcome of a search into a front; this module is the only place that reads the test part.
 
+    In classification with out-of-distribution rows, the front's further test measures are ``ood_auroc`` and
+    ``ood_fpr95``: area under the ROC curve and false positive rate at 95 % of the OoD rows found, of the retrained
+    head, between the test rows and the OoD rows held back for the test (see
+    :func:`moevoprune.features.ood.ood_parts`). The score is that of the first ``ood_auroc`` objective, without one
+    the temperature-scaled softmax; further objectives' scores follow as ``ood_auroc:SCORE`` and
+    ``ood_fpr95:SCORE``. A head whose outputs are not finite has 0 and 1.
+
     Parameters
     ----------
     problem
@@ -92,6 +107,7 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
         np.concatenate([result.masks.reshape(-1, problem.n_var), dense])
     )
     (dense_values, _), *_ = problem.fitness.evaluate(dense)
+    ood = _OodTest.of(problem)
     return Front(
         axes=tuple(Axis(objective.name, objective.maximise) for objective in problem.objectives),
         encoding=problem.encoding.name,
@@ -112,6 +128,10 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
             for key in _HISTORY
         },
         class_names=features.class_names,
+        test_columns={} if ood is None else ood.columns(heads),
+        dense_test_columns={}
+        if ood is None
+        else {name: float(column[0]) for name, column in ood.columns([dense_head]).items()},
     )
 
 
@@ -147,3 +167,54 @@ def _test_score(head: TrainedHead, features: FeatureSet) -> float:
     from sklearn.metrics import r2_score
 
     return max(float(r2_score(features.y_test, outputs)), DIVERGED_TEST_SCORE["regression"])
+
+
+@dataclass(frozen=True, eq=False)
+class _OodTest:
+    """How heads tell the test rows from out-of-distribution rows: the rows, ODIN's steps, the scores."""
+
+    inside: npt.NDArray[np.float32]
+    outside: npt.NDArray[np.float32]
+    odin_step: Values
+    scores: tuple[str, ...]
+
+    @classmethod
+    def of(cls, problem: PruningProblem) -> _OodTest | None:
+        """Rows and scores of a problem; None where there is nothing to measure."""
+        features = problem.features
+        if features.X_ood is None or features.task == "regression":
+            return None
+        scores = ood_scores_of(problem.objectives)
+        try:
+            outside = ood_test(features)
+        except InputError:
+            # too few to split: the search would have refused them, had it needed them
+            return None
+        return cls(features.X_test, outside, problem.fitness.odin_step, scores or ("temperature",))
+
+    def columns(self, heads: Sequence[TrainedHead]) -> Mapping[str, Values]:
+        """Measures by name, each of shape (heads,)."""
+        table = np.array([[self._measure(head, score) for score in self.scores] for head in heads])
+        table = table.reshape(len(heads), len(self.scores), len(_OOD_MEASURES))
+        return {
+            measure + (f":{score}" if s > 0 else ""): table[:, s, m]
+            for s, score in enumerate(self.scores)
+            for m, measure in enumerate(_OOD_MEASURES)
+        }
+
+    def _measure(self, head: TrainedHead, score: str) -> tuple[float, float]:
+        inside, outside = (self._outputs(head, rows, score) for rows in (self.inside, self.outside))
+        if not (np.isfinite(inside).all() and np.isfinite(outside).all()):
+            return _DIVERGED_OOD
+        score_in, score_out = (ood_score(torch.from_numpy(outputs), score) for outputs in (inside, outside))
+        return auroc(score_in, score_out).item(), fpr_at_tpr(score_in, score_out).item()
+
+    def _outputs(self, head: TrainedHead, rows: npt.NDArray[np.float32], score: str) -> npt.NDArray[np.float32]:
+        if score != "odin":
+            return head.outputs(rows)
+        module = head.to_module(prepared=True)
+        with reproducible(torch.device("cpu")):
+            prepared = torch.from_numpy(head.prepare(rows))
+            moved = odin_perturb(module, prepared, torch.from_numpy(self.odin_step[head.inputs]))
+            outputs: npt.NDArray[np.float32] = module(moved).numpy()
+        return outputs

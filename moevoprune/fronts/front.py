@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 _FORMAT = 1
+_TEST, _DENSE_TEST = "test_", "dense_test_"
+# "test_metric" is an entry of its own in the file
+_RESERVED = frozenset({"metric"})
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,12 @@ class Front:
         Per generation: arrays of shape (generations,), e.g. ``evaluations``, ``hypervolume``, ``best``.
     class_names
         Names of the classes; empty in regression.
+    test_columns
+        Further measures of the retrained heads on rows held back for the test, by name, each of shape (members,).
+        With out-of-distribution rows: ``"ood_auroc"`` and ``"ood_fpr95"``, see
+        :func:`moevoprune.fronts.evolve.declare_front`.
+    dense_test_columns
+        The same of the dense head, by the same names.
     """
 
     axes: tuple[Axis, ...]
@@ -92,6 +101,8 @@ class Front:
     dense_head: TrainedHead
     history: Mapping[str, Values]
     class_names: tuple[str, ...] = ()
+    test_columns: Mapping[str, Values] = field(default_factory=dict)
+    dense_test_columns: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -187,7 +198,8 @@ class Front:
         Kept are the members that no member of any front dominates; of members with equal losses the first.
         Every run measured its members on its own folds, so a merged front flatters itself a little more than a
         single one; test scores do not take part in the choice. The dense head's scores are the runs' means, its
-        weights are the first run's. The merged front has no history.
+        weights are the first run's. The merged front has no history, and those further test measures that all
+        fronts have.
 
         Parameters
         ----------
@@ -210,6 +222,7 @@ class Front:
         active = np.concatenate([front.active for front in fronts])
         kept = kept[np.argsort(active[kept], kind="stable")]
         heads = [head for front in fronts for head in front.heads]
+        measures = [name for name in first.test_columns if all(name in front.test_columns for front in fronts)]
         return replace(
             first,
             masks=np.concatenate([front.masks for front in fronts])[kept],
@@ -223,15 +236,27 @@ class Front:
             dense_values=np.mean([front.dense_values for front in fronts], axis=0),
             dense_test=float(np.mean([front.dense_test for front in fronts])),
             history={},
+            test_columns={
+                name: np.concatenate([front.test_columns[name] for front in fronts])[kept] for name in measures
+            },
+            dense_test_columns={
+                name: float(np.mean([front.dense_test_columns[name] for front in fronts])) for name in measures
+            },
         )
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One plain dictionary per member and one for the dense head, sorted by active bits."""
         rows = [
-            self._row(member, int(self.active[member]), self.values[member], float(self.test[member]))
+            self._row(
+                member,
+                int(self.active[member]),
+                self.values[member],
+                float(self.test[member]),
+                {name: float(column[member]) for name, column in self.test_columns.items()},
+            )
             for member in range(len(self))
         ]
-        rows.append(self._row("dense", self.n_bits, self.dense_values, self.dense_test))
+        rows.append(self._row("dense", self.n_bits, self.dense_values, self.dense_test, self.dense_test_columns))
         return rows
 
     def to_csv(self) -> str:
@@ -329,6 +354,8 @@ class Front:
             "dense_test": np.array(self.dense_test),
             "class_names": np.array(self.class_names, dtype=np.str_),
             **{f"history_{key}": column for key, column in self.history.items()},
+            **{_TEST + name: column for name, column in self.test_columns.items()},
+            **{_DENSE_TEST + name: np.array(value) for name, value in self.dense_test_columns.items()},
         }
 
     @classmethod
@@ -361,6 +388,16 @@ class Front:
             dense_head=heads["dense"],
             history={k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)},
             class_names=tuple(str(name) for name in arrays["class_names"]),
+            test_columns={
+                key.removeprefix(_TEST): column
+                for key, column in arrays.items()
+                if key.startswith(_TEST) and key.removeprefix(_TEST) not in _RESERVED
+            },
+            dense_test_columns={
+                key.removeprefix(_DENSE_TEST): float(value)
+                for key, value in arrays.items()
+                if key.startswith(_DENSE_TEST)
+            },
         )
 
     def _fits_together(self) -> bool:
@@ -380,12 +417,17 @@ class Front:
             and n_obj > 0
             and all(array.shape == shapes[name] and array.dtype.kind in "if" for name, array in arrays.items())
             and all(column.ndim == 1 and column.dtype.kind == "f" for column in self.history.values())
+            and all(column.shape == (n,) and column.dtype.kind == "f" for column in self.test_columns.values())
+            and set(self.test_columns) == set(self.dense_test_columns)
         )
 
-    def _row(self, member: int | str, active: int, values: Values, test: float) -> dict[str, Any]:
+    def _row(
+        self, member: int | str, active: int, values: Values, test: float, further: Mapping[str, float]
+    ) -> dict[str, Any]:
         row: dict[str, Any] = {"member": member, "active": active, "active_fraction": active / self.n_bits}
         row.update(zip(self.objectives, values.tolist(), strict=True))
-        row[f"test_{self.test_metric}"] = test
+        row[_TEST + self.test_metric] = test
+        row.update({_TEST + name: further[name] for name in self.test_columns})
         return row
 
     def _index(self, objective: str) -> int:

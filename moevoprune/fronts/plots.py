@@ -651,7 +651,7 @@ def _name(front: Front, axis: Axis) -> str:
     if axis.name == "active_neurons":
         return f"share of active {_unit(front, 2)}"
     # a lone dollar sign would start a formula
-    return axis.name.replace("_", " ").replace("$", r"\$")
+    return axis.name.replace("ood_auroc", "OoD AUROC").replace("_", " ").replace("$", r"\$")
 
 
 def _directed(front: Front, axis: Axis) -> str:

@@ -113,19 +113,48 @@ class TrainedHead:
         probabilities: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
         return probabilities
 
-    def to_module(self) -> torch.nn.Sequential:
+    def prepare(self, features: npt.NDArray[np.floating]) -> Floats:
+        """Features as the first layer reads them, standardised; shape (rows, inputs).
+
+        Parameters
+        ----------
+        features
+            Rows as the backbone gives them, all of its features, shape (rows, n_features).
+
+        Raises
+        ------
+        InputError
+            The rows have another width.
+        """
+        features = np.asarray(features)
+        if features.ndim != 2 or features.shape[1] != self.n_features:
+            raise InputError(
+                f"features have shape {features.shape}, but this head reads rows of {self.n_features} features"
+            )
+        # out-of-distribution rows may be too large for float32 once they are divided
+        with np.errstate(over="ignore"):
+            prepared: Floats = (features[:, self.inputs].astype(np.float32) - self.mean) / self.scale
+        return prepared
+
+    def to_module(self, prepared: bool = False) -> torch.nn.Sequential:
         """Return a plain torch module on the active features only, with the standardisation folded in.
 
         Its input has shape (rows, inputs): ``features[:, head.inputs]``.
+
+        Parameters
+        ----------
+        prepared
+            Leave the standardisation of the features out: the input is :meth:`prepare`'s.
         """
         import torch
 
         weights, biases = list(self.weights), list(self.biases)
-        first_bias = biases[0]
-        folded = weights[0] / self.scale[:, None]
-        shift: Floats = (-(self.mean / self.scale) @ weights[0]).astype(np.float32)
-        weights[0] = folded
-        biases[0] = shift if first_bias is None else first_bias + shift
+        if not prepared:
+            first_bias = biases[0]
+            folded = weights[0] / self.scale[:, None]
+            shift: Floats = (-(self.mean / self.scale) @ weights[0]).astype(np.float32)
+            weights[0] = folded
+            biases[0] = shift if first_bias is None else first_bias + shift
         if self.target_scale is not None and self.target_mean is not None:
             weights[-1] = weights[-1] * self.target_scale
             last_bias = biases[-1]
@@ -189,12 +218,7 @@ class TrainedHead:
         )
 
     def _forward(self, features: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
-        features = np.asarray(features)
-        if features.ndim != 2 or features.shape[1] != self.n_features:
-            raise InputError(
-                f"features have shape {features.shape}, but this head reads rows of {self.n_features} features"
-            )
-        values: Floats = (features[:, self.inputs].astype(np.float32) - self.mean) / self.scale
+        values = self.prepare(features)
         hidden = values
         # a diverged head gives infinities and NaN; that is its answer, not a mistake to warn of
         with np.errstate(over="ignore", invalid="ignore"):

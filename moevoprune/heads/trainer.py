@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -67,6 +67,14 @@ class HeadStack:
         diverged: npt.NDArray[np.bool_] = ~finite
         return diverged
 
+    def to(self, dtype: torch.dtype) -> HeadStack:
+        """Return the same heads in another number format, e.g. to compute more exactly with them."""
+        return replace(
+            self,
+            weights=tuple(weight.to(dtype) for weight in self.weights),
+            biases=tuple(None if bias is None else bias.to(dtype) for bias in self.biases),
+        )
+
     def forward(self, inputs: Tensor, head: int) -> tuple[Tensor, Tensor]:
         """Outputs and last hidden representation of one head.
 
@@ -92,6 +100,29 @@ class HeadStack:
             if layer < len(self.weights) - 1:
                 values = values.clamp_min(0.0)
         return values, hidden if len(self.weights) > 1 else values
+
+    def outputs_of_all(self, inputs: Tensor) -> Tensor:
+        """Outputs of every head on the same rows.
+
+        Parameters
+        ----------
+        inputs
+            Prepared features restricted to ``mask.inputs``, shape (rows, kept inputs).
+
+        Returns
+        -------
+        Tensor, shape (heads, rows, outputs)
+        """
+        n_heads, n_inputs, units = self.weights[0].shape
+        # the first layers side by side are one product, which is faster than one for each
+        side_by_side = self.weights[0].transpose(0, 1).reshape(n_inputs, n_heads * units)
+        values = (inputs @ side_by_side).view(len(inputs), n_heads, units).transpose(0, 1)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if layer > 0:
+                values = values.clamp_min(0.0) @ weight
+            if bias is not None:
+                values = values + bias[:, None]
+        return values
 
 
 class PopulationTrainer:

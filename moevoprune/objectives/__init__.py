@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from moevoprune.objectives.base import Candidate, FoldPrediction, Objective
-from moevoprune.objectives.builtin import MIN_CKA_ROWS, available_objectives, resolve_objectives
+from moevoprune.objectives.builtin import MIN_CKA_ROWS, available_objectives, ood_scores_of, resolve_objectives
 from moevoprune.objectives.cka import debiased_linear_cka
-from moevoprune.objectives.ood import auroc, max_softmax_score
+from moevoprune.objectives.ood import (
+    ODIN_TEMPERATURE,
+    OOD_SCORES,
+    auroc,
+    energy_score,
+    fpr_at_tpr,
+    max_softmax_score,
+    odin_perturb,
+    ood_score,
+)
 from moevoprune.objectives.predictive import accuracy, mean_squared_error, r2_score
 
 __all__ = [
     "MIN_CKA_ROWS",
+    "ODIN_TEMPERATURE",
+    "OOD_SCORES",
     "Candidate",
     "FoldPrediction",
     "Objective",
@@ -17,8 +28,13 @@ __all__ = [
     "auroc",
     "available_objectives",
     "debiased_linear_cka",
+    "energy_score",
+    "fpr_at_tpr",
     "max_softmax_score",
     "mean_squared_error",
+    "odin_perturb",
+    "ood_score",
+    "ood_scores_of",
     "r2_score",
     "resolve_objectives",
 ]

@@ -19,7 +19,7 @@ from moevoprune.errors import InputError
 __all__ = ["NEEDS", "TASKS", "Candidate", "FoldPrediction", "Objective"]
 
 TASKS: frozenset[str] = frozenset({"classification", "regression"})
-NEEDS: frozenset[str] = frozenset({"noise", "dense"})
+NEEDS: frozenset[str] = frozenset({"noise", "dense", "ood", "odin"})
 
 # Stands in for "worse than anything" where an objective states neither a worst nor a diverged value.
 _DIVERGED = 1e6
@@ -41,11 +41,16 @@ class FoldPrediction:
         The same for the same rows with noise added to their inputs.
     hidden_dense : Tensor, shape (n, H'), or None
         The unpruned head's last hidden representation of the same rows.
+    ood_outputs : Tensor, shape (n_ood, C), or None
+        The head's outputs on out-of-distribution rows, the same rows for every fold; ``n_ood >= 1``.
+    odin_outputs, odin_ood_outputs : Tensor, shapes (n, C) and (n_ood, C), or None
+        Its logits on the same rows, perturbed as ODIN does it
+        (:func:`moevoprune.objectives.ood.odin_perturb`).
 
     Raises
     ------
     InputError
-        If there are no rows, or the tensors disagree on the number of rows or on ``T``.
+        If there are no rows, or the tensors disagree on the number of rows, of classes or on ``T``.
     """
 
     targets: Tensor
@@ -53,6 +58,9 @@ class FoldPrediction:
     hidden: Tensor
     hidden_noisy: Tensor | None = None
     hidden_dense: Tensor | None = None
+    ood_outputs: Tensor | None = None
+    odin_outputs: Tensor | None = None
+    odin_ood_outputs: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = self.n_rows
@@ -68,12 +76,20 @@ class FoldPrediction:
             raise InputError(
                 f"fold prediction: class labels have shape {tuple(self.targets.shape)}; give shape (n,)"
             )
-        for name in ("outputs", "hidden", "hidden_noisy", "hidden_dense"):
+        for name in ("outputs", "hidden", "hidden_noisy", "hidden_dense", "odin_outputs"):
             value = getattr(self, name)
             if value is not None and (value.ndim != 2 or value.shape[0] != n):
                 raise InputError(
                     f"fold prediction: {name} has shape {tuple(value.shape)} but there are {n} targets; "
                     f"give shape ({n}, width)"
+                )
+        width = self.outputs.shape[1]
+        for name in ("ood_outputs", "odin_outputs", "odin_ood_outputs"):
+            value = getattr(self, name)
+            if value is not None and (value.ndim != 2 or value.shape[0] == 0 or value.shape[1] != width):
+                raise InputError(
+                    f"fold prediction: {name} has shape {tuple(value.shape)} but outputs has {width} columns; "
+                    f"give shape (rows, {width}) with at least one row"
                 )
 
     @property
@@ -121,9 +137,14 @@ class Candidate:
 
     @cached_property
     def finite(self) -> bool:
-        """Whether every output and hidden value of every fold is finite; False means training diverged."""
+        """Whether all outputs, on whatever rows, and hidden values are finite; False means training diverged."""
+        checks = [
+            tensor.isfinite().all()
+            for fold in self.folds
+            for tensor in (fold.outputs, fold.hidden, fold.ood_outputs, fold.odin_outputs, fold.odin_ood_outputs)
+            if tensor is not None
+        ]
         # Stacked so that a GPU is waited for once, not once per fold.
-        checks = [fold.outputs.isfinite().all() & fold.hidden.isfinite().all() for fold in self.folds]
         return bool(torch.stack(checks).all())
 
 
@@ -145,8 +166,10 @@ class Objective:
     tasks : frozenset of str
         Subset of ``{"classification", "regression"}``: where it makes sense.
     needs : frozenset of str
-        Subset of ``{"noise", "dense"}``: which optional representations it reads
-        (:attr:`FoldPrediction.hidden_noisy`, :attr:`FoldPrediction.hidden_dense`).
+        Subset of ``{"noise", "dense", "ood", "odin"}``: which optional tensors it reads
+        (:attr:`FoldPrediction.hidden_noisy`, :attr:`FoldPrediction.hidden_dense`,
+        :attr:`FoldPrediction.ood_outputs`, :attr:`FoldPrediction.odin_outputs` and
+        :attr:`FoldPrediction.odin_ood_outputs`).
     diverged_value : float, callable Candidate -> float, or None
         The value of a candidate whose outputs or hidden values are not finite. None takes ``worst``, and
         where that is unknown -1e6 if ``maximise`` else 1e6: set it if ordinary values come near that.

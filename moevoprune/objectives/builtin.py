@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,8 +12,9 @@ from moevoprune.errors import InputError, nearest
 from moevoprune.objectives import predictive
 from moevoprune.objectives.base import TASKS, Candidate, Objective
 from moevoprune.objectives.cka import debiased_linear_cka
+from moevoprune.objectives.ood import OOD_SCORES, auroc, ood_score
 
-__all__ = ["MIN_CKA_ROWS", "available_objectives", "resolve_objectives"]
+__all__ = ["MIN_CKA_ROWS", "available_objectives", "ood_scores_of", "resolve_objectives"]
 
 _R2_FLOOR = -1e3
 _MSE_CEILING = 1e6
@@ -78,7 +79,42 @@ def _mean_cka(candidate: Candidate, kind: str, field: str) -> float:
     return torch.stack(values).mean().item()
 
 
-_ALIASES = {"cka": "cka:noise"}
+@dataclass(frozen=True)
+class _OodAuroc:
+    """Mean over folds of the AUROC between validation and OoD rows: every fold's head has a scale of its own."""
+
+    score: str
+
+    def __call__(self, candidate: Candidate) -> float:
+        needs = ("odin_outputs", "odin_ood_outputs") if self.score == "odin" else ("outputs", "ood_outputs")
+        values = []
+        for index, fold in enumerate(candidate.folds):
+            inside, outside = (getattr(fold, name) for name in needs)
+            if inside is None or outside is None:
+                lacking, need = needs[inside is not None], "odin" if self.score == "odin" else "ood"
+                raise InputError(
+                    f"objective 'ood_auroc:{self.score}': fold {index} has no {lacking}; evaluate candidates with "
+                    f"{lacking}, which the objective asks for by needs={{{need!r}}}"
+                )
+            values.append(auroc(ood_score(inside, self.score), ood_score(outside, self.score)))
+        # Outputs that see no input tie; a matrix product may yet tell rows apart by their place.
+        return 0.5 if candidate.active == 0 else torch.stack(values).mean().item()
+
+
+def _ood_auroc(score: str) -> Objective:
+    needs = frozenset({"ood", "odin"}) if score == "odin" else frozenset({"ood"})
+    return Objective(
+        f"ood_auroc:{score}",
+        _OodAuroc(score),
+        best=1.0,
+        worst=0.0,
+        tasks=_CLASSIFICATION,
+        needs=needs,
+        diverged_value=0.0,
+    )
+
+
+_ALIASES = {"cka": "cka:noise", "ood_auroc": "ood_auroc:temperature"}
 
 _BUILTIN = {
     objective.name: objective
@@ -97,6 +133,7 @@ _BUILTIN = {
         ),
         Objective("cka:noise", _cka_noise, best=1.0, worst=0.0, needs=frozenset({"noise"}), diverged_value=0.0),
         Objective("cka:dense", _cka_dense, best=1.0, worst=0.0, needs=frozenset({"dense"}), diverged_value=0.0),
+        *(_ood_auroc(score) for score in sorted(OOD_SCORES, key=lambda score: score != "temperature")),
     )
 }
 
@@ -110,13 +147,23 @@ def available_objectives() -> tuple[str, ...]:
         ``accuracy`` (share of correct rows, classification), ``r2`` and ``mse`` (regression), all three on
         the validation rows of all folds pooled; ``active_neurons`` (share of mask bits set); ``cka``, short
         for ``cka:noise``, (mean over folds of the debiased CKA between the last hidden representation of
-        clean and of noisy rows) and ``cka:dense`` (that between the pruned and the unpruned head). ``r2`` is
-        bounded below by -1e3 and ``mse`` above by 1e6 (variance of the targets + 1).
+        clean and of noisy rows) and ``cka:dense`` (that between the pruned and the unpruned head);
+        ``ood_auroc``, short for ``ood_auroc:temperature``, ``ood_auroc:msp``, ``ood_auroc:odin`` and
+        ``ood_auroc:energy`` (classification: mean over folds of the area under the ROC curve for telling
+        out-of-distribution rows from the validation rows by a score of
+        :func:`moevoprune.objectives.ood.ood_score`). ``r2`` is bounded below by -1e3 and ``mse`` above by 1e6
+        (variance of the targets + 1).
     """
     names = list(_BUILTIN)
     for alias, target in _ALIASES.items():
         names.insert(names.index(target), alias)
     return tuple(names)
+
+
+def ood_scores_of(objectives: Sequence[Objective]) -> tuple[str, ...]:
+    """Names of the OoD scores that built-in objectives use, in their order; whatever the objectives are called."""
+    scores = [objective.function.score for objective in objectives if isinstance(objective.function, _OodAuroc)]
+    return tuple(dict.fromkeys(scores))
 
 
 def resolve_objectives(
@@ -136,7 +183,8 @@ def resolve_objectives(
     Returns
     -------
     tuple of Objective
-        In the order given. ``"cka"`` is ``"cka:noise"`` with the name ``"cka"``.
+        In the order given. ``"cka"`` is ``"cka:noise"`` with the name ``"cka"``, ``"ood_auroc"`` is
+        ``"ood_auroc:temperature"``.
 
     Raises
     ------
@@ -196,6 +244,9 @@ def _misfit(name: str, task: str) -> str:
     if task == "classification":
         needed, given = "real-valued targets", "class labels"
     alternatives = [
-        other.name for other in _BUILTIN.values() if other.tasks == frozenset({task}) and other.name != name
+        other.name
+        for other in _BUILTIN.values()
+        # not those that need more than the data at hand
+        if other.tasks == frozenset({task}) and other.name != name and not other.needs
     ]
     return f"objectives: {name!r} needs {needed} but the targets are {given}: use {' or '.join(alternatives)}"

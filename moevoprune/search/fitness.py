@@ -14,20 +14,28 @@ from moevoprune.device import reproducible
 from moevoprune.errors import InputError
 from moevoprune.features.feature_set import FeatureSet
 from moevoprune.features.folds import make_folds, training_part
+from moevoprune.features.ood import ood_selection
 from moevoprune.heads.encodings import HeadMask, HeadShape, make_encoding
 from moevoprune.heads.head import TrainedHead
 from moevoprune.heads.scaling import Scaling
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.trainer import TRAINER_VERSION, HeadStack, PopulationTrainer
-from moevoprune.objectives import MIN_CKA_ROWS, Candidate, FoldPrediction, Objective
+from moevoprune.objectives import MIN_CKA_ROWS, Candidate, FoldPrediction, Objective, odin_perturb
 
-__all__ = ["FitnessEvaluator", "pack"]
+__all__ = ["DEFAULT_ODIN_EPSILON", "FitnessEvaluator", "pack"]
+
+# tried on six pairs of real sets: steps up to .01 change little (Liang et al.'s .0014 of a pixel's range is about
+# .005 of its deviation), up to .2 nearly all gain, and beyond that some lose
+DEFAULT_ODIN_EPSILON = 0.2
 
 Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 # in variances of the target: errors beyond are a diverged head's, and would drown all others in a mean
 _LARGEST_ERROR = 1e3
+
+# outputs that are compared across rows are kept to this part of a unit
+_OUTPUT_STEPS = 2.0**32
 
 
 class FitnessEvaluator:
@@ -54,9 +62,14 @@ class FitnessEvaluator:
         deviations of each feature.
     repeats
         How often the rows are split into folds, at least 1.
+    odin_epsilon
+        Step of ODIN's perturbation, in training standard deviations of each feature; only ``ood_auroc:odin`` uses
+        it.
 
     Attributes
     ----------
+    odin_step
+        That step for each feature in the units that heads read, shape (features,).
     n_heads
         Heads trained so far: one per mask and fold, and those trained on the whole training part.
     """
@@ -72,6 +85,7 @@ class FitnessEvaluator:
         device: str,
         noise: float,
         repeats: int = 1,
+        odin_epsilon: float = DEFAULT_ODIN_EPSILON,
     ) -> None:
         self.features = features
         self.objectives = objectives
@@ -93,9 +107,9 @@ class FitnessEvaluator:
         self._seed = seed
         self._head = head
         self.n_heads = 0
-        needs = frozenset[str]().union(*(objective.needs for objective in objectives))
+        needs = self._needs = frozenset[str]().union(*(objective.needs for objective in objectives))
         smallest = min(len(rows) for rows in self.folds.validation)
-        if needs and smallest < MIN_CKA_ROWS:
+        if needs & {"noise", "dense"} and smallest < MIN_CKA_ROWS:
             raise InputError(
                 f"{features.name}: a fold has {smallest} validation rows, but CKA needs at least {MIN_CKA_ROWS}: "
                 "use fewer folds (--cv), or leave CKA out (--objectives accuracy,active_neurons)"
@@ -107,10 +121,20 @@ class FitnessEvaluator:
         self._dense_hidden: list[Tensor] | None = None
         if "dense" in needs:
             self._dense_hidden = self._hidden_of_dense_head()
+        if "odin" in needs and features.task == "regression":
+            raise InputError(f"{features.name}: ODIN needs class labels, but the targets are real numbers")
+        self.odin_step: Values = odin_epsilon * self._deviation().astype(np.float64)
+        self._odin_epsilon = odin_epsilon
+        self._ood: Tensor | None = None
+        if needs & {"ood", "odin"}:
+            # rows from elsewhere may be too large once standardised: a head's outputs then say so
+            with np.errstate(over="ignore"):
+                self._ood = torch.from_numpy(self.scaling.apply(ood_selection(features))).to(self.device)
 
     def identity(self) -> dict[str, object]:
         """Everything that a fitness value depends on besides the mask, as plain values."""
         head = {f"head.{key}": value for key, value in self._head.model_dump(mode="json").items()}
+        odin = {"odin_epsilon": self._odin_epsilon} if "odin" in self._needs else {}
         return {
             "data": f"{self.features.name} ({self.features.content_hash[:16]})",
             "encoding": self.encoding.name,
@@ -121,6 +145,7 @@ class FitnessEvaluator:
             "dtype": str(self.trainer.dtype).removeprefix("torch."),
             "trainer": TRAINER_VERSION,
             "torch": torch.__version__,
+            **odin,
             **head,
         }
 
@@ -234,16 +259,19 @@ class FitnessEvaluator:
 
     def _noisy_validation(self) -> list[Tensor]:
         """Validation rows with Gaussian noise, the same for every mask."""
-        deviation: npt.NDArray[np.float32] | float = 1.0
-        if not self._head.standardise:
-            raw_features, raw_targets = training_part(self.features)
-            deviation = Scaling.fit(raw_features, raw_targets, standardise=True).scale
+        deviation = self._deviation()
         noisy = []
         for fold, clean in enumerate(self._validation):
             generator = np.random.default_rng([self._seed, 0x9015, fold])
             noise = generator.standard_normal(tuple(clean.shape), dtype=np.float32)
             noisy.append(clean + torch.from_numpy(noise * np.float32(self._noise) * deviation).to(self.device))
         return noisy
+
+    def _deviation(self) -> npt.NDArray[np.float32]:
+        """Training standard deviation of each feature in the units that heads read, shape (features,)."""
+        if self._head.standardise:
+            return np.ones(self.features.n_features, np.float32)
+        return Scaling.fit(*training_part(self.features), standardise=True).scale
 
     def _hidden_of_dense_head(self) -> list[Tensor]:
         mask = self.encoding.decode(self.encoding.dense())
@@ -254,23 +282,58 @@ class FitnessEvaluator:
     def _candidate(self, stack: HeadStack, active: int) -> Candidate:
         inputs = torch.from_numpy(stack.mask.inputs).to(self.device)
         diverged = stack.diverged
+        confidence = None if self._ood is None else self._confidence(stack, inputs, self._ood)
         folds = []
         for fold, clean in enumerate(self._validation):
             outputs, hidden = stack.forward(_columns(clean, stack.mask, inputs), fold)
+            ood: dict[str, Tensor] = {}
+            if confidence is not None:
+                outputs, ood = confidence(fold)
             if diverged[fold]:
                 outputs = torch.full_like(outputs, float("nan"))
             noisy = None
             if self._noisy is not None:
                 noisy = stack.forward(_columns(self._noisy[fold], stack.mask, inputs), fold)[1]
             dense = None if self._dense_hidden is None else self._dense_hidden[fold]
-            folds.append(FoldPrediction(self._targets[fold], self._in_target_units(outputs), hidden, noisy, dense))
+            outputs = self._in_target_units(outputs)
+            folds.append(FoldPrediction(self._targets[fold], outputs, hidden, noisy, dense, **ood))
         return Candidate(tuple(folds), active, self.encoding.n_bits)
+
+    def _confidence(
+        self, stack: HeadStack, inputs: Tensor, ood: Tensor
+    ) -> Callable[[int], tuple[Tensor, dict[str, Tensor]]]:
+        """Outputs of a fold's head on its validation rows, and by name on the others that OoD scores compare.
+
+        A score ranks rows by differences far below float32's last digit, hence float64.
+        """
+        exact = stack.to(torch.float64)
+        outside = _columns(ood, stack.mask, inputs).double()
+        outside_of_all = self._in_target_units(_settled(exact.outputs_of_all(outside)))
+        step = torch.from_numpy(self.odin_step).to(self.device)[inputs] if "odin" in self._needs else None
+
+        def of_fold(fold: int) -> tuple[Tensor, dict[str, Tensor]]:
+            def forward(rows: Tensor) -> Tensor:
+                return exact.forward(rows, fold)[0]
+
+            inside = _columns(self._validation[fold], stack.mask, inputs).double()
+            named = {"ood_outputs": outside_of_all[fold]}
+            if step is not None:
+                named["odin_outputs"] = _settled(forward(odin_perturb(forward, inside, step)))
+                named["odin_ood_outputs"] = _settled(forward(odin_perturb(forward, outside, step)))
+            return _settled(forward(inside)), named
+
+        return of_fold
 
     def _in_target_units(self, outputs: Tensor) -> Tensor:
         scale, mean = self.scaling.target_scale, self.scaling.target_mean
         if scale is None or mean is None:
             return outputs
         return outputs * torch.from_numpy(scale).to(outputs) + torch.from_numpy(mean).to(outputs)
+
+
+def _settled(outputs: Tensor) -> Tensor:
+    """Cut off the digits that depend on a row's place in a matrix product: equal rows then have equal outputs."""
+    return (outputs * _OUTPUT_STEPS).round() / _OUTPUT_STEPS
 
 
 def _columns(rows: Tensor, mask: HeadMask, inputs: Tensor) -> Tensor:

@@ -15,14 +15,15 @@ from moevoprune.errors import InputError, whole_number
 from moevoprune.features import FeatureSet, load_features
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.objectives import Candidate, Objective, resolve_objectives
-from moevoprune.search.fitness import FitnessEvaluator, pack
+from moevoprune.search.fitness import DEFAULT_ODIN_EPSILON, FitnessEvaluator, pack
 from moevoprune.search.sampling import as_masks
 
-__all__ = ["DEFAULT_OBJECTIVES", "LARGEST_SEED", "PruningProblem"]
+__all__ = ["DEFAULT_OBJECTIVES", "DEFAULT_ODIN_EPSILON", "LARGEST_SEED", "PruningProblem"]
 
 # scikit-learn's splitters take no larger ones
 LARGEST_SEED = 2**32 - 1
 _LARGEST_NOISE = 1e6
+_LARGEST_ODIN_EPSILON = 1e6
 
 DEFAULT_OBJECTIVES = {
     "classification": ("accuracy", "active_neurons", "cka"),
@@ -49,7 +50,8 @@ class PruningProblem(Problem):
         ``features``, ``neurons``, ``neurons:1``, ``neurons:2``, ``neurons:both``, ``features+neurons`` or
         ``connections``.
     objectives
-        Names (``accuracy``, ``r2``, ``mse``, ``active_neurons``, ``cka``, ``cka:noise``, ``cka:dense``),
+        Names (``accuracy``, ``r2``, ``mse``, ``active_neurons``, ``cka``, ``cka:noise``, ``cka:dense``,
+        ``ood_auroc``, ``ood_auroc:temperature``, ``ood_auroc:msp``, ``ood_auroc:odin``, ``ood_auroc:energy``),
         :class:`~moevoprune.Objective` instances or plain functions of a :class:`~moevoprune.Candidate`. None
         means accuracy (``r2`` for regression), active neurons and CKA under noise.
     head
@@ -70,6 +72,8 @@ class PruningProblem(Problem):
         Individuals handed to the trainer at once, at most; None for all of them. Changes nothing but memory.
     repeats
         How often the rows are split into folds anew; a mask's fitness is measured over all of them.
+    odin_epsilon
+        Step of the perturbation of ``ood_auroc:odin``, in training standard deviations of each feature; 0 or more.
 
     Attributes
     ----------
@@ -109,6 +113,7 @@ class PruningProblem(Problem):
         noise: float = 1.0,
         chunk: int | None = None,
         repeats: int = 1,
+        odin_epsilon: float = DEFAULT_ODIN_EPSILON,
     ) -> None:
         if not isinstance(features, FeatureSet):
             features = load_features(features)
@@ -122,6 +127,11 @@ class PruningProblem(Problem):
         repeats = whole_number("repeats", repeats, 1)
         if not (isinstance(noise, int | float) and 0 < noise <= _LARGEST_NOISE):
             raise InputError(f"noise = {noise!r}: use a number of training standard deviations, above 0 and sane")
+        if not (isinstance(odin_epsilon, int | float) and 0 <= odin_epsilon <= _LARGEST_ODIN_EPSILON):
+            raise InputError(
+                f"odin_epsilon = {odin_epsilon!r}: use a number of training standard deviations, at least 0 and "
+                "sane"
+            )
         if not isinstance(head, HeadSettings):
             raise InputError(f"head = {head!r}: use HeadSettings or the name of a preset")
         if features.task == "regression" and features.n_test < 2:
@@ -129,7 +139,7 @@ class PruningProblem(Problem):
         specs = DEFAULT_OBJECTIVES[features.task] if objectives is None else objectives
         self.objectives = resolve_objectives(specs, features.task)
         self.fitness = FitnessEvaluator(
-            features, encoding, self.objectives, head, cv, seed, device, noise, repeats
+            features, encoding, self.objectives, head, cv, seed, device, noise, repeats, float(odin_epsilon)
         )
         self.features = features
         self.head = head

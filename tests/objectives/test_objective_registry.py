@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from moevoprune.objectives import (
     Objective,
     available_objectives,
     debiased_linear_cka,
+    ood_scores_of,
     resolve_objectives,
 )
 
@@ -34,13 +36,17 @@ def classes(n: int = 12, seed: int = 0) -> FoldPrediction:
         hidden=hidden,
         hidden_noisy=hidden + 0.3 * torch.as_tensor(rng.normal(size=(n, 6))),
         hidden_dense=torch.as_tensor(rng.normal(size=(n, 9))),
+        ood_outputs=torch.as_tensor(rng.normal(size=(15, 3))) * 0.6,
+        odin_outputs=torch.as_tensor(rng.normal(size=(n, 3))),
+        odin_ood_outputs=torch.as_tensor(rng.normal(size=(15, 3))) * 0.6,
     )
 
 
 def reals(n: int = 12, seed: int = 0) -> FoldPrediction:
     rng = np.random.default_rng(seed)
     targets = torch.as_tensor(rng.normal(size=(n, 2)))
-    return replace(classes(n, seed), targets=targets, outputs=targets + 0.5)
+    none = {"ood_outputs": None, "odin_outputs": None, "odin_ood_outputs": None}
+    return replace(classes(n, seed), targets=targets, outputs=targets + 0.5, **none)
 
 
 def candidate(*folds: FoldPrediction, active: int = 3, n_bits: int = 8) -> Candidate:
@@ -64,7 +70,7 @@ def test_candidate_and_fold_facts() -> None:
     assert [fold.n_rows for fold in c.folds] == [12, 7]
 
 
-@pytest.mark.parametrize("field", ["outputs", "hidden"])
+@pytest.mark.parametrize("field", ["outputs", "hidden", "ood_outputs", "odin_outputs", "odin_ood_outputs"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_one_bad_value_makes_a_candidate_not_finite(field: str, value: float) -> None:
     assert not candidate(classes(), diverged(classes(), field, value)).finite
@@ -117,9 +123,67 @@ def test_a_noisy_pass_that_overflows_scores_zero() -> None:
     assert one("cka")(candidate(diverged(classes(), "hidden_noisy", math.inf))) == 0.0
 
 
+OOD_NAMES = {
+    "ood_auroc": "temperature",
+    "ood_auroc:temperature": "temperature",
+    "ood_auroc:msp": "msp",
+    "ood_auroc:odin": "odin",
+    "ood_auroc:energy": "energy",
+}
+
+
+@pytest.mark.parametrize(("name", "score"), OOD_NAMES.items())
+def test_ood_auroc_is_the_mean_over_folds(name: str, score: str) -> None:
+    c = candidate(classes(12, 0), classes(7, 1))
+    odin = score == "odin"
+    expected = []
+    for fold in c.folds:
+        inside, outside = (fold.odin_outputs, fold.odin_ood_outputs) if odin else (fold.outputs, fold.ood_outputs)
+        logits = np.concatenate([inside.numpy(), outside.numpy()])
+        if score == "energy":
+            confidence = scipy.special.logsumexp(logits, axis=1)
+        else:
+            confidence = scipy.special.softmax(logits / (1 if score == "msp" else 1000), axis=1).max(1)
+        truth = np.r_[np.zeros(len(inside)), np.ones(len(outside))]
+        expected.append(metrics.roc_auc_score(truth, -confidence))
+    objective = one(name)
+    assert objective.name == name
+    assert objective.needs == ({"ood", "odin"} if odin else {"ood"})
+    assert objective(c) == pytest.approx(np.mean(expected), abs=1e-12)
+    assert ood_scores_of([one("accuracy"), replace(objective, name="mine")]) == (score,)
+
+
+@pytest.mark.parametrize("name", OOD_NAMES)
+def test_ood_auroc_of_an_empty_mask_tells_nothing(name: str) -> None:
+    assert one(name)(candidate(active=0)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "need"),
+    [
+        ("ood_auroc", "ood_outputs", "ood"),
+        ("ood_auroc:odin", "odin_outputs", "odin"),
+        ("ood_auroc:odin", "odin_ood_outputs", "odin"),
+    ],
+)
+def test_ood_auroc_says_what_is_missing(name: str, field: str, need: str) -> None:
+    with pytest.raises(InputError, match=f"fold 0 has no {field}.*needs={{'{need}'}}"):
+        one(name)(candidate(replace(classes(), **{field: None})))
+
+
+def test_scores_in_use_are_listed_once_in_order() -> None:
+    names = ["ood_auroc:energy", "accuracy", "ood_auroc", "ood_auroc:odin"]
+    assert ood_scores_of(resolve_objectives(names, "classification")) == ("energy", "temperature", "odin")
+    assert ood_scores_of([one("accuracy"), Objective("ood_auroc", lambda c: 1.0)]) == ()
+
+
 def test_diverged_heads_score_worst() -> None:
     c = candidate(classes(), diverged(classes(3), "outputs", math.nan))
     assert one("accuracy")(c) == one("cka")(c) == one("cka:dense")(c) == 0.0
+    assert all(one(name)(c) == 0.0 for name in OOD_NAMES)
+    # finite on the validation rows, not on others
+    c = candidate(classes(), diverged(classes(3), "ood_outputs", math.inf))
+    assert all(one(name)(c) == 0.0 for name in ("accuracy", *OOD_NAMES))
     assert one("active_neurons")(c) == 3 / 8
     c = candidate(reals(12, 0), diverged(reals(5, 1), "hidden", math.inf))
     targets = np.concatenate([f.targets.numpy() for f in c.folds])
@@ -235,6 +299,12 @@ def test_bad_objectives_are_refused(fields: dict[str, object], message: str) -> 
         ({"hidden": torch.zeros(12)}, "hidden has shape"),
         ({"hidden_noisy": torch.zeros(13, 6)}, "hidden_noisy has shape"),
         ({"hidden_dense": torch.zeros(13, 6)}, "hidden_dense has shape"),
+        ({"ood_outputs": torch.zeros(15, 4)}, "ood_outputs has shape .* but outputs has 3 columns"),
+        ({"ood_outputs": torch.zeros(0, 3)}, "ood_outputs has shape"),
+        ({"ood_outputs": torch.zeros(3)}, "ood_outputs has shape"),
+        ({"odin_outputs": torch.zeros(13, 3)}, "odin_outputs has shape"),
+        ({"odin_outputs": torch.zeros(12, 2)}, "odin_outputs has shape"),
+        ({"odin_ood_outputs": torch.zeros(15, 2)}, "odin_ood_outputs has shape"),
     ],
 )
 def test_bad_folds_are_refused(fields: dict[str, torch.Tensor], message: str) -> None:
@@ -250,9 +320,10 @@ def test_bad_candidates_are_refused(folds: tuple[FoldPrediction, ...], active: i
 
 def test_every_available_name_resolves_for_its_tasks() -> None:
     assert set(available_objectives()) == {
-        "accuracy", "r2", "mse", "active_neurons", "cka", "cka:noise", "cka:dense",
+        "accuracy", "r2", "mse", "active_neurons", "cka", "cka:noise", "cka:dense", *OOD_NAMES,
     }  # fmt: skip
     unfit = {("accuracy", "regression"), ("r2", "classification"), ("mse", "classification")}
+    unfit |= {(name, "regression") for name in OOD_NAMES}
     for name in available_objectives():
         for task in ("classification", "regression"):
             if (name, task) in unfit:
@@ -284,6 +355,10 @@ def test_names_functions_and_objectives_mix_in_order() -> None:
         (["zzz"], "classification", "unknown name 'zzz'; choose among accuracy"),
         (["cka", "cka"], "classification", "'cka' repeats 'cka'"),
         (["cka", "accuracy", "cka:noise"], "classification", "'cka:noise' repeats 'cka'"),
+        (["ood_auroc", "ood_auroc:temperature"], "classification", "repeats 'ood_auroc'"),
+        (["ood_auroc:odin"], "regression", "needs class labels but .*: use r2 or mse$"),
+        (["mse"], "classification", "needs real-valued targets .*: use accuracy$"),
+        (["ood_auc"], "classification", "did you mean 'ood_auroc'"),
         ([Objective("mse", lambda c: 1.0), "mse"], "regression", "'mse' repeats 'mse'"),
         (["accuracy"], "ranking", "task is 'ranking'"),
         (["accuracy"], "regression", "needs class labels but the targets are real numbers: use r2 or mse"),
@@ -306,6 +381,7 @@ def test_boxes() -> None:
             ("mse", "regression"),
             ("active_neurons", "regression"),
             ("cka", "regression"),
+            ("ood_auroc", "classification"),
         ]
     }
     assert corners == {
@@ -314,6 +390,7 @@ def test_boxes() -> None:
         "mse": (0.0, None),
         "active_neurons": (0.0, 1.0),
         "cka": (1.0, 0.0),
+        "ood_auroc": (1.0, 0.0),
     }
 
 
