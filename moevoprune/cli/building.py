@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from moevoprune.cli.config import RunConfig, absolute_source, parse_config, read_toml, set_value
-from moevoprune.cli.problems import find_problem
+from moevoprune.cli.data import load_data, locate_images
+from moevoprune.cli.problems import find_problem, shipped_problems
 from moevoprune.errors import InputError
-from moevoprune.features import FeatureSet, load_features
+from moevoprune.features import FeatureSet
 from moevoprune.search.problem import PruningProblem
 
 __all__ = [
@@ -21,7 +22,6 @@ __all__ = [
     "asked_folder",
     "build_problem",
     "configure",
-    "exists",
     "free_folder",
     "read_problem",
 ]
@@ -30,7 +30,7 @@ INTERRUPTED = 130
 
 
 def read_problem(source: str) -> tuple[str, dict[str, Any]]:
-    """Read the raw settings of a shipped problem, a TOML file or a features file.
+    """Read the raw settings of a shipped problem, a TOML file, a features file or a set of images.
 
     Returns
     -------
@@ -43,8 +43,14 @@ def read_problem(source: str) -> tuple[str, dict[str, Any]]:
         The source is none of these, or cannot be read.
     """
     path = find_problem(source)
-    raw = {"data": {"features": str(path.resolve())}} if path.suffix == ".npz" else read_toml(path)
-    return str(path), raw
+    if path is None:
+        return source, {"data": {"images": source}}
+    if path.is_dir():
+        return source, {"data": {"images": str(path.resolve())}}
+    if path.suffix == ".npz":
+        return source, {"data": {"features": str(path.resolve())}}
+    # nobody puts images beside the installed package
+    return str(path), read_toml(path, Path.cwd() if source in shipped_problems() else None)
 
 
 def configure(
@@ -59,7 +65,7 @@ def configure(
     where
         What to call them in a message.
     options
-        By dotted key: the option's name and its value, None where it was not given.
+        By dotted key: the option's name and its value, None (or False, of a flag) where it was not given.
     assignments
         The ``key=value`` of every ``--set``.
 
@@ -68,7 +74,7 @@ def configure(
     InputError
         A setting cannot be used.
     """
-    given = {key: name for key, (name, value) in options.items() if value is not None}
+    given = {key: name for key, (name, value) in options.items() if value is not None and value is not False}
     before = dict(raw["search"]) if isinstance(raw.get("search"), dict) else {}
     for key in given:
         _put(raw, key, options[key][1])
@@ -83,6 +89,8 @@ def configure(
         for key, other in (("gens", "budget"), ("budget", "gens")):
             if f"search.{key}" in given and f"search.{other}" not in given and other in before:
                 search.pop(other)
+    if isinstance(raw.get("data"), dict):
+        locate_images(raw["data"], where)
     return parse_config(raw, where, given)
 
 
@@ -93,7 +101,9 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> None:
         target[name] = value
 
 
-def build_problem(config: RunConfig, features: FeatureSet | None = None) -> tuple[RunConfig, PruningProblem]:
+def build_problem(
+    config: RunConfig, features: FeatureSet | None = None, say: Callable[[str], None] | None = None
+) -> tuple[RunConfig, PruningProblem]:
     """Load the data and make the problem.
 
     Parameters
@@ -102,6 +112,8 @@ def build_problem(config: RunConfig, features: FeatureSet | None = None) -> tupl
         The settings.
     features
         The data, where they have been loaded already.
+    say
+        Told of what happens while images are read; None to be quiet.
 
     Returns
     -------
@@ -114,7 +126,7 @@ def build_problem(config: RunConfig, features: FeatureSet | None = None) -> tupl
         The data or a setting cannot be used.
     """
     if features is None:
-        features = load_features(config.data.features, config.data.task)
+        features = load_data(config, say)
     problem = PruningProblem(
         features,
         config.problem.encoding,
@@ -128,10 +140,11 @@ def build_problem(config: RunConfig, features: FeatureSet | None = None) -> tupl
         config.problem.noise,
         config.compute.chunk,
         config.problem.repeats,
+        config.problem.odin_epsilon,
     )
     own_validation = features.X_val is not None and config.problem.cv is None
     resolved = {
-        "data": {"features": config.data.features, "task": features.task},
+        "data": {**config.data.model_dump(), "task": features.task},
         "problem": {
             **config.problem.model_dump(),
             "objectives": [objective.name for objective in problem.objectives],
@@ -172,14 +185,6 @@ def free_folder(parent: Path, name: str) -> Path:
         number += 1
         folder = parent / f"{name}-{number}"
     return folder
-
-
-def exists(path: Path) -> bool:
-    """Whether something is there; a path that cannot exist is not."""
-    try:
-        return path.exists() or path.is_symlink()
-    except (OSError, ValueError):
-        return False
 
 
 class Voice:

@@ -32,14 +32,14 @@ from moevoprune.cli.building import (
     asked_folder,
     build_problem,
     configure,
-    exists,
     free_folder,
     read_problem,
 )
-from moevoprune.cli.config import RunConfig, set_value
+from moevoprune.cli.config import RunConfig, exists, set_value
+from moevoprune.cli.data import load_data
 from moevoprune.cli.table import comparison_lines
 from moevoprune.errors import InputError, whole_number
-from moevoprune.features import FeatureSet, load_features
+from moevoprune.features import FeatureSet
 from moevoprune.files import remove_leftovers, write_text
 from moevoprune.fronts.comparison import (
     DEFAULT_METHODS,
@@ -143,7 +143,7 @@ def compare(arguments: Namespace) -> int:
     say = Voice(arguments.quiet)
     out = asked_folder(arguments, "comparison")
     stored = _read_settings(out) if out is not None and arguments.resume and exists(out / SETTINGS) else None
-    plan = _plan(arguments, out, stored)
+    plan = _plan(arguments, out, stored, None if arguments.quiet else say)
     jobs = _jobs(arguments.jobs, plan)
     if out is None:
         names = [one.name for one in plan.data]
@@ -179,12 +179,12 @@ def compare(arguments: Namespace) -> int:
     return 0
 
 
-def _plan(arguments: Namespace, out: Path | None, stored: dict[str, Any] | None) -> _Plan:
+def _plan(arguments: Namespace, out: Path | None, stored: dict[str, Any] | None, say: Voice | None) -> _Plan:
     """What the options ask for, together with what the folder holds of it already."""
     for assignment in arguments.set or []:
         key = set_value({}, assignment)
-        if key == "seed" or key.startswith("search.") or key == "data.features":
-            instead = {"seed": "--seeds", "data.features": "DATA"}.get(key, "--budget")
+        if key == "seed" or key.startswith("search.") or key in ("data.features", "data.images"):
+            instead = {"seed": "--seeds", "data.features": "DATA", "data.images": "DATA"}.get(key, "--budget")
             raise InputError(f"--set {assignment}: a comparison does not take {key}; use {instead}")
     given = None
     if arguments.methods is not None:
@@ -215,7 +215,8 @@ def _plan(arguments: Namespace, out: Path | None, stored: dict[str, Any] | None)
     for source, where, raw in sources:
         # also case aside: there are file systems that do not tell names apart by it
         names.append(_free_name(source, {name.casefold() for name in names}))
-        data.append(_load(names[-1], source, configure(raw, where, options, arguments.set or [])))
+        config = configure(raw, where, options, arguments.set or [])
+        data.append(_load(names[-1], source, config, say))
     plan = _Plan(tuple(data), methods, seeds, budget, tuple(words))
     if stored is not None:
         _check_settings(out, stored, plan)
@@ -232,8 +233,8 @@ def _free_name(source: str, taken: set[str]) -> str:
     return free
 
 
-def _load(name: str, source: str, config: RunConfig) -> _Data:
-    config, problem = build_problem(config.model_copy(update={"seed": 1}))
+def _load(name: str, source: str, config: RunConfig, say: Voice | None) -> _Data:
+    config, problem = build_problem(config.model_copy(update={"seed": 1}), say=say)
     features = problem.features
     # fails here, before anything is written, and not in the first worker
     if problem.column(problem.quality) is None:
@@ -370,16 +371,19 @@ def _longest_first(cell: _Cell) -> tuple[int, int, int, int]:
 
 
 @functools.lru_cache(maxsize=1)
-def _features(source: str, task: Any, sha256: str) -> FeatureSet:
-    features = load_features(source, task)
+def _features(settings: str, sha256: str) -> FeatureSet:
+    config = RunConfig.model_validate_json(settings)
+    features = load_data(config)
     if features.content_hash != sha256:
-        raise InputError(f"{source}: has changed since the comparison started: choose another --out folder")
+        raise InputError(
+            f"{config.data.source}: has changed since the comparison started: choose another --out folder"
+        )
     return features
 
 
 def _run_cell(cell: _Cell) -> MethodResult:
     config = cell.data.config
-    features = _features(config.data.features, config.data.task, cell.data.sha256)
+    features = _features(config.model_dump_json(), cell.data.sha256)
     # one thread, as in the trainer: results must not depend on the threads, nor seconds on the other workers
     with threadpool_limits(1):
         _, problem = build_problem(config.model_copy(update={"seed": cell.seed}), features)
@@ -434,10 +438,14 @@ def _start_worker() -> None:
 
 @contextmanager
 def _sheltered() -> Iterator[None]:
-    """Start or stop processes without being interrupted; those started inherit one thread and no Ctrl-C."""
+    """Start or stop processes, with a Ctrl-C only afterwards; those started inherit one thread and no Ctrl-C."""
     variables = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
+    interruptions: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: interruptions.append(number)) if main_thread else None
+    # a blocked signal stays blocked in the processes started; of a handler they would know nothing
+    blocked = main_thread and hasattr(signal, "pthread_sigmask")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if blocked else set()
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:
         yield
@@ -447,8 +455,12 @@ def _sheltered() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        if blocked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if main_thread:
             signal.signal(signal.SIGINT, handler if handler is not None else signal.SIG_DFL)
+        if interruptions:
+            raise KeyboardInterrupt
 
 
 class _Progress:

@@ -11,18 +11,29 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from moevoprune.errors import InputError, describe_validation_error, nearest
+from moevoprune.features.backbones import BackboneSettings
 from moevoprune.features.sources import BUILT_IN
 from moevoprune.heads.settings import PRESETS, HeadSettings
 from moevoprune.search.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_POP_SIZES
 from moevoprune.search.loop import default_end
-from moevoprune.search.problem import LARGEST_SEED
+from moevoprune.search.problem import DEFAULT_ODIN_EPSILON, LARGEST_SEED
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["RunConfig", "absolute_source", "changed_settings", "parse_config", "read_toml", "set_value", "to_toml"]
+__all__ = [
+    "RunConfig",
+    "absolute_source",
+    "changed_settings",
+    "exists",
+    "parse_config",
+    "parse_value",
+    "read_toml",
+    "set_value",
+    "to_toml",
+]
 
 _LARGEST_TOML_BYTES = 2**20
 
@@ -32,10 +43,33 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """Where the features come from."""
+    """Where the features, or the images to extract them from, come from."""
 
-    features: str
+    features: str | None = None
+    images: str | None = None
     task: Literal["classification", "regression"] | None = None
+    ood: tuple[str, ...] = ()
+    root: str | None = None
+    download: bool = False
+    test_fraction: float = Field(default=0.25, gt=0, lt=1)
+    split_seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    skip_bad: bool = False
+
+    @field_validator("ood", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if (self.features is None) == (self.images is None):
+            raise ValueError("give one of features (a name or an .npz file) and images (a folder or data set)")
+        return self
+
+    @property
+    def source(self) -> str:
+        """What was given, features or images."""
+        return self.features or self.images or ""
 
 
 class ProblemConfig(_Section):
@@ -48,6 +82,7 @@ class ProblemConfig(_Section):
     min_active: int = Field(default=1, ge=0)
     max_active: int | None = Field(default=None, ge=1)
     noise: float = Field(default=1.0, gt=0, le=1e6, allow_inf_nan=False)
+    odin_epsilon: float = Field(default=DEFAULT_ODIN_EPSILON, ge=0, le=1e6, allow_inf_nan=False)
 
     @field_validator("objectives", mode="before")
     @classmethod
@@ -91,6 +126,9 @@ class ComputeConfig(_Section):
 
     device: str = "auto"
     chunk: int | None = Field(default=None, ge=1)
+    image_batch: int | None = Field(default=None, ge=1)
+    workers: int | None = Field(default=None, ge=0, le=1024)
+    mixed_precision: bool = True
 
 
 class RunConfig(_Section):
@@ -98,14 +136,23 @@ class RunConfig(_Section):
 
     seed: int = Field(default=1, ge=0, le=LARGEST_SEED)
     data: DataConfig
+    backbone: BackboneSettings | None = None
     problem: ProblemConfig = ProblemConfig()
     head: HeadSettings = HeadSettings()
     search: SearchConfig = SearchConfig()
     compute: ComputeConfig = ComputeConfig()
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; a relative path in ``data.features`` is made absolute from the file's folder.
+def read_toml(path: Path, base: Path | None = None) -> dict[str, Any]:
+    """Read a TOML file; relative paths of features, weights and ``data.root`` are made absolute.
+
+    Parameters
+    ----------
+    path
+        The file.
+    base
+        Folder that relative paths start from; None for the file's. Images and out-of-distribution sources start
+        from ``data.root``, by default this folder.
 
     Raises
     ------
@@ -123,10 +170,26 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is not a text file in UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not valid TOML: {error}") from None
-    data = raw.get("data")
-    if isinstance(data, dict) and isinstance(data.get("features"), str):
-        data["features"] = absolute_source(data["features"], path.parent)
+    base = path.parent if base is None else base
+    data, backbone = raw.get("data"), raw.get("backbone")
+    if isinstance(data, dict):
+        if isinstance(data.get("features"), str):
+            data["features"] = absolute_source(data["features"], base)
+        if ("images" in data or data.get("ood")) and isinstance(data.get("root", ""), str):
+            data["root"] = str((base / data.get("root", "")).resolve())
+    weights = backbone.get("weights") if isinstance(backbone, dict) else None
+    # a word such as "default" is no file there
+    if isinstance(weights, str) and exists(base / weights):
+        backbone["weights"] = str((base / weights).resolve())  # type: ignore[index]
     return raw
+
+
+def exists(path: Path) -> bool:
+    """Whether something is there; a path that cannot exist is not."""
+    try:
+        return path.exists() or path.is_symlink()
+    except (OSError, ValueError):
+        return False
 
 
 def absolute_source(features: str, folder: Path) -> str:
@@ -168,7 +231,7 @@ def set_value(raw: dict[str, Any], assignment: str) -> str:
         target = raw.setdefault(section, {})
         if not isinstance(target, dict):
             raise InputError(f"--set {assignment}: {section!r} is not a section in the problem file")
-    target[name] = _parse_value(text.strip())
+    target[name] = parse_value(text.strip())
     return path
 
 
@@ -208,13 +271,18 @@ def parse_config(raw: dict[str, Any], where: str, options: Mapping[str, str] | N
 
 def to_toml(config: RunConfig) -> str:
     """Write settings as TOML that :func:`parse_config` reads back to the same."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    raw = config.model_dump(mode="json", exclude_none=True)
+    if config.data.images is None and not config.data.ood:
+        # nothing is read that these are about
+        raw["data"] = {key: value for key, value in raw["data"].items() if key in ("features", "task")}
+        del raw["compute"]["mixed_precision"]
+    return tomli_w.dumps(raw)
 
 
 def changed_settings(old: RunConfig, new: RunConfig) -> list[str]:
     """Settings that give another run, as ``key: old → new``.
 
-    Where the data lie and how individuals are chunked do not matter.
+    Where the data lie does not matter, nor how individuals are chunked and images are read.
     """
     before, after = _flat(old), _flat(new)
     return [f"{key}: {before[key]} → {after[key]}" for key in after if before[key] != after[key]]
@@ -227,14 +295,22 @@ def _flat(config: RunConfig) -> dict[str, Any]:
             flat.update({f"{key}.{name}": entry for name, entry in value.items()})
         else:
             flat[key] = value
-    for irrelevant in ("data.features", "compute.chunk"):
-        flat.pop(irrelevant)
+    # what the data are, the journal knows by their content
+    where = ("features", "images", "ood", "root", "download", "skip_bad")
+    how = ("chunk", "image_batch", "workers")
+    for irrelevant in (
+        *(f"data.{name}" for name in where),
+        *(f"compute.{name}" for name in how),
+        "backbone.weights",
+    ):
+        flat.pop(irrelevant, None)
     return flat
 
 
 def _sections() -> dict[str, type[BaseModel]]:
     return {
         "data": DataConfig,
+        "backbone": BackboneSettings,
         "problem": ProblemConfig,
         "head": HeadSettings,
         "search": SearchConfig,
@@ -260,7 +336,8 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     return list(RunConfig.model_fields)
 
 
-def _parse_value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """Read a value as TOML would; what TOML cannot read is a string."""
     try:
         # whole, so that nothing behind a line break is lost
         (value,) = tomllib.loads(f"value = {text}").values()

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+from moevoprune.cli.explain import add_arguments
+from moevoprune.cli.options import add_image_options
 from moevoprune.errors import InputError
 
 __all__ = ["main"]
@@ -18,9 +20,12 @@ _DESCRIPTION = """\
 Evolve a Pareto front of small, accurate, robust heads on the features of a frozen, pretrained network.
 
   moevoprune run                          the built-in digits problem, into runs/digits-seed1
+  moevoprune run IMAGES --backbone NAME   your own images, in class folders, through a torchvision network
   moevoprune run features.npz --out DIR   your own features (X_train, y_train, X_test, y_test)
   moevoprune show DIR                     the front as a table
+  moevoprune explain DIR --images IMAGES  which features matter, and where in the images they look
   moevoprune compare features.npz         the search against other ways to prune, on your features
+  moevoprune extract IMAGES --out F.npz   images to features, without a search
 """
 
 
@@ -47,7 +52,8 @@ def _build_parser() -> argparse.ArgumentParser:
         "problem",
         nargs="?",
         metavar="PROBLEM",
-        help="a shipped problem's name, a .toml file or a .npz of features (default: digits)",
+        help="a shipped problem's name, a .toml file, a .npz of features, a folder of images or the name of a "
+        "torchvision data set (default: digits)",
     )
     run.add_argument("--out", metavar="DIR", help="run folder (default: a new one under runs/)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of everything random (default: 1)")
@@ -69,7 +75,8 @@ def _build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--objectives",
         metavar="A,B,C",
-        help="accuracy, r2, mse, active_neurons, cka, cka:noise, cka:dense "
+        help="accuracy, r2, mse, active_neurons, cka, cka:noise, cka:dense, and with out-of-distribution rows "
+        "(--ood) ood_auroc, which is ood_auroc:temperature, ood_auroc:msp, ood_auroc:odin, ood_auroc:energy "
         "(default: accuracy,active_neurons,cka; for regression r2,active_neurons,cka)",
     )
     run.add_argument(
@@ -95,6 +102,24 @@ def _build_parser() -> argparse.ArgumentParser:
         help="leave out the line that sets the front beside four quick rankings",
     )
     run.add_argument("--quiet", action="store_true", help="print errors only")
+    add_image_options(run)
+
+    extract = commands.add_parser(
+        "extract",
+        help="images to features, through a torchvision network",
+        description="Send images once through a frozen torchvision network and write the features, with labels "
+        "and split, into an .npz that `moevoprune run` takes. Interrupted, the same command goes on from there.",
+    )
+    extract.add_argument(
+        "images",
+        metavar="IMAGES",
+        help="a folder {train,test}/CLASS/* or CLASS/*, or the name of a torchvision data set",
+    )
+    extract.add_argument("--out", metavar="FILE.npz", required=True, help="file to write")
+    extract.add_argument("--half", action="store_true", help="store float16: half the size, 3 significant digits")
+    extract.add_argument("--device", metavar="D", help="auto (default), cpu, cuda or cuda:N")
+    extract.add_argument("--quiet", action="store_true", help="print errors only")
+    add_image_options(extract)
 
     compare = commands.add_parser(
         "compare",
@@ -147,6 +172,14 @@ def _build_parser() -> argparse.ArgumentParser:
         "to it",
     )
     compare.add_argument("--quiet", action="store_true", help="print errors only")
+
+    explain = commands.add_parser(
+        "explain",
+        help="which features matter, and where in the images they look",
+        description="Tell how often each feature is active over a front (or the merged fronts of several runs), "
+        "how much it matters, and draw heat maps over images for a member's prediction and for the features.",
+    )
+    add_arguments(explain)
 
     show = commands.add_parser("show", help="print a run's front as a table", description="Print a run's front.")
     show.add_argument("run", metavar="RUN", help="a run folder")
@@ -213,6 +246,14 @@ def _dispatch(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
         from moevoprune.cli.run import run
 
         return run(arguments)
+    elif arguments.command == "extract":
+        from moevoprune.cli.extract import extract
+
+        return extract(arguments)
+    elif arguments.command == "explain":
+        from moevoprune.cli.explain import explain
+
+        return explain(arguments)
     elif arguments.command == "compare":
         from moevoprune.cli.compare import compare
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import moevoprune
 from moevoprune.errors import InputError, nearest
+from moevoprune.features.images import is_data_set
 
 __all__ = ["find_problem", "shipped_problems"]
 
@@ -30,8 +31,13 @@ def describe_problem(path: Path) -> str:
     return " ".join(lines).split(": ")[0].split(". ")[0]
 
 
-def find_problem(name: str) -> Path:
-    """Turn what a user typed into a path: a shipped problem's name, a TOML file or a features file.
+def find_problem(name: str) -> Path | None:
+    """Turn what a user typed into a path: of a shipped problem, a TOML file, a features file or a folder.
+
+    Returns
+    -------
+    Path or None
+        None for the name of a torchvision data set.
 
     Raises
     ------
@@ -50,9 +56,13 @@ def find_problem(name: str) -> Path:
         if not exists:
             raise InputError(f"{path}: no such file; shipped problems are: {', '.join(shipped)}")
         return path
+    if exists and path.is_dir() and name:
+        return path
     if exists and name:
-        raise InputError(f"{path}: is neither a .toml problem nor a .npz of features")
+        raise InputError(f"{path}: is neither a .toml problem nor a .npz of features nor a folder of images")
+    if is_data_set(name):
+        return None
     raise InputError(
         f"unknown problem {name!r}{nearest(name, shipped)}: use a shipped one ({', '.join(shipped)}), "
-        "a .toml file or a .npz of features"
+        "a .toml file, a .npz of features, a folder of images or a torchvision data set's name"
     )

@@ -16,11 +16,11 @@ from moevoprune.cli.building import (
     asked_folder,
     build_problem,
     configure,
-    exists,
     free_folder,
     read_problem,
 )
-from moevoprune.cli.config import RunConfig, changed_settings, parse_config, read_toml, to_toml
+from moevoprune.cli.config import RunConfig, changed_settings, exists, parse_config, read_toml, to_toml
+from moevoprune.cli.data import image_options
 from moevoprune.cli.table import front_table, objectives_line
 from moevoprune.errors import InputError
 from moevoprune.files import remove_leftovers, write_text
@@ -41,8 +41,8 @@ def run(arguments: Namespace) -> int:
     """Carry out ``moevoprune run``; returns the exit code."""
     say = Voice(arguments.quiet)
     out = asked_folder(arguments, "run")
-    config, problem = build_problem(_configure(arguments, out))
-    name = Path(config.data.features).stem
+    config, problem = build_problem(_configure(arguments, out), say=None if arguments.quiet else say)
+    name = Path(config.data.source).stem
     if out is None:
         out = free_folder(Path("runs"), f"{name}-seed{config.seed}")
     resumed = _open_folder(out, config, problem, arguments.resume)
@@ -134,6 +134,7 @@ def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
         "problem.objectives": ("--objectives", arguments.objectives),
         "problem.cv": ("--cv", arguments.cv),
         "compute.device": ("--device", arguments.device),
+        **image_options(arguments),
     }
     return configure(raw, where, options, arguments.set or [])
 
@@ -182,6 +183,7 @@ def _record(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": 1 if device.type == "cpu" else torch.get_num_threads(),
         "data": {"name": problem.features.name, "sha256": problem.features.content_hash},
+        "extraction": json.loads(problem.features.extraction or "null"),
         "seed": config.seed,
         "interrupted": result.interrupted,
         "evaluations": last.evaluations if last else 0,

@@ -242,8 +242,8 @@ def test_ctrl_c_keeps_what_is_finished(npz, tmp_path, capsys, monkeypatch):
 def test_bad_input_in_a_worker_is_one_line(npz, tmp_path, capsys, monkeypatch):
     load = module._load
 
-    def changed_afterwards(name, source, config):
-        data = load(name, source, config)
+    def changed_afterwards(*arguments):
+        data = load(*arguments)
         os.unlink(npz)
         return data
 

@@ -1,0 +1,49 @@
+"""``moevoprune extract``: from images to a file of features."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from moevoprune.cli.building import Voice, configure
+from moevoprune.cli.data import extract_images, image_options, ood_rows
+from moevoprune.errors import InputError
+from moevoprune.features.ood import choose_ood
+
+__all__ = ["extract"]
+
+
+def extract(arguments: Namespace) -> int:
+    """Carry out ``moevoprune extract``; returns the exit code."""
+    say = Voice(arguments.quiet)
+    out = _target(arguments.out)
+    options = {**image_options(arguments), "compute.device": ("--device", arguments.device)}
+    config = configure({"data": {"images": arguments.images}}, arguments.images, options, [])
+    started = time.monotonic()
+    listener = None if arguments.quiet else say
+    extractor, extraction = extract_images(config, listener)
+    ood = None
+    if config.data.ood:
+        sources = ood_rows(config, None, extractor, extraction, listener)
+        counts = {part: len(extraction.images.rows(part)) for part in ("train", "val", "test")}
+        ood = choose_ood(sources, counts["train"] + counts["val"], counts["test"], config.data.split_seed)
+        say(f"{len(ood[0])} out-of-distribution rows for the search, {len(ood[1])} for the test")
+    extraction.save(out, "float16" if arguments.half else "float32", ood)
+    seconds = time.monotonic() - started
+    rate = f", {extraction.n_computed / seconds:.0f} images/s" if extraction.n_computed else ""
+    say(f"{out}: {len(extraction.images)} rows of {extraction.n_features} features ({seconds:.1f} s{rate})")
+    return 0
+
+
+def _target(given: str) -> Path:
+    out = Path(given)
+    if out.suffix != ".npz":
+        raise InputError(f"--out {given}: give the name of an .npz file")
+    if out.is_dir():
+        raise InputError(f"--out {given}: is a folder: give the name of an .npz file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {given}: its folder cannot be made ({error.strerror}): choose another") from None
+    return out

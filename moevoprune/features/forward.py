@@ -1,0 +1,171 @@
+"""Images through a backbone, batch by batch: decoding and computing at the same time, in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from moevoprune.features.backbones import Backbone
+from moevoprune.features.decoding import UnreadableImageError
+from moevoprune.features.images import ImageSet
+from moevoprune.features.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Batch", "compute_features", "usable_cores"]
+
+Rows = npt.NDArray[np.float32]
+
+# On CPU a core takes pieces of a batch by itself: cores that wait for one another at each operation take several
+# times as long on a busy machine. The size of a piece decides on kernels, and so on last digits: it is fixed.
+_PIECE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Features of some images.
+
+    Attributes
+    ----------
+    indices
+        Which images.
+    rows
+        Their features, shape (len(indices), d).
+    unreadable
+        Images that should have been among them, with the reason why they are not.
+    """
+
+    indices: tuple[int, ...]
+    rows: Rows
+    unreadable: dict[int, str]
+
+
+def compute_features(
+    images: ImageSet,
+    indices: Sequence[int],
+    backbone: Backbone,
+    batch_size: int,
+    workers: int,
+    mixed_precision: bool,
+) -> Generator[Batch, None, None]:
+    """Compute the features of images, in order.
+
+    While one batch is computed the next is decoded. A row depends on nothing but its image, the backbone and, in
+    its last digits, the kind of device (on CUDA also the size of a batch), as what is computed at once is filled
+    up to a fixed size.
+
+    Parameters
+    ----------
+    images
+        The images.
+    indices
+        Which of them.
+    backbone
+        The network.
+    batch_size
+        Images per batch.
+    workers
+        Processes that decode; 0 decodes in this one.
+    mixed_precision
+        As in :meth:`Backbone.features`.
+
+    Yields
+    ------
+    Batch
+        One for every `batch_size` of the indices.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(
+        cast(Any, _Pixels(images, backbone.preprocessing, indices)),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=backbone.device.type == "cuda",
+        # the default would draw a number from torch's global generator
+        generator=torch.Generator(),
+    )
+    on_cpu = backbone.device.type == "cpu"
+    piece = _PIECE if on_cpu else batch_size
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(usable_cores() if on_cpu else 1, initializer=torch.set_num_threads, initargs=(1,))
+
+    def start(pixels: torch.Tensor | None) -> list[Future[torch.Tensor]]:
+        if pixels is None:
+            return []
+        return [
+            pool.submit(_forward, backbone, part, piece, mixed_precision) for part in torch.split(pixels, piece)
+        ]
+
+    def finish(good: list[int], bad: dict[int, str], parts: list[Future[torch.Tensor]]) -> Batch:
+        rows = [part.result().cpu().numpy() for part in parts]
+        empty: Rows = np.empty((0, backbone.feature_size), dtype=np.float32)
+        return Batch(tuple(good), np.concatenate([empty, *rows]), bad)
+
+    running: tuple[list[int], dict[int, str], list[Future[torch.Tensor]]] | None = None
+    try:
+        # also for what prepares the images here
+        torch.set_num_threads(1)
+        for good, pixels, bad in loader:
+            # handed on before the next one starts: at most one batch is lost with the process
+            if running is not None:
+                yield finish(*running)
+            running = good, bad, start(pixels)
+        if running is not None:
+            yield finish(*running)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    with suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _forward(backbone: Backbone, pixels: torch.Tensor, size: int, mixed_precision: bool) -> torch.Tensor:
+    import torch
+
+    count = len(pixels)
+    if count < size:
+        pixels = torch.cat([pixels, pixels[:1].expand(size - count, -1, -1, -1)])
+    return backbone.features(pixels.to(backbone.device, non_blocking=True), mixed_precision)[:count]
+
+
+class _Pixels:
+    """A torch data set of prepared images; for one that cannot be read, the reason."""
+
+    def __init__(self, images: ImageSet, prepare: Preprocessing, indices: Sequence[int]) -> None:
+        self._images = images
+        self._prepare = prepare
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, position: int) -> tuple[int, torch.Tensor | str]:
+        index = self._indices[position]
+        try:
+            return index, self._prepare(self._images.open(index))
+        except UnreadableImageError as error:
+            return index, error.reason
+
+
+def _collate(items: list[tuple[int, Any]]) -> tuple[list[int], torch.Tensor | None, dict[int, str]]:
+    import torch
+
+    good = [(index, image) for index, image in items if not isinstance(image, str)]
+    bad = {index: image for index, image in items if isinstance(image, str)}
+    pixels = torch.stack([image for _, image in good]) if good else None
+    return [index for index, _ in good], pixels, bad

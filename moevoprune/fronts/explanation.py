@@ -1,0 +1,580 @@
+"""Which features a front's heads read, how often, and how much depends on them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from moevoprune.errors import InputError
+from moevoprune.files import atomic_path
+from moevoprune.fronts.front import Front
+from moevoprune.heads.encodings import HeadShape, make_encoding
+from moevoprune.heads.head import TrainedHead
+
+__all__ = [
+    "Explanation",
+    "UnitFrequency",
+    "evenly",
+    "explain_front",
+    "feature_frequency",
+    "feature_importance",
+    "feature_weight",
+    "plot_frequency",
+    "plot_importance",
+    "quality_objective",
+    "save_frequency",
+    "unit_frequency",
+]
+
+Values = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+
+_BLUE, _VERMILLION, _GREY = "#0072B2", "#D55E00", "#6E6E6E"
+_DPI = 150
+_SMALL, _MEDIUM = 8.5, 10.0
+
+# values of the hidden layer held at a time: 4 MB, which a core's cache can hold
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class UnitFrequency:
+    """How often each prunable hidden unit is active over a front.
+
+    Attributes
+    ----------
+    layers, units
+        Hidden layer and place in it, both from 0, shape (n,).
+    members
+        Members in which the unit is active, shape (n,).
+    """
+
+    layers: Indices
+    units: Indices
+    members: Indices
+
+    def order(self) -> Indices:
+        """Units, the most often active first; of equals the first one, shape (n,)."""
+        return np.argsort(-self.members, kind="stable")
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What the heads of a front read.
+
+    Attributes
+    ----------
+    encoding
+        Name of the front's encoding.
+    n_members
+        Members of the front.
+    quality
+        The objective that ``mean_quality`` is about.
+    members
+        Members that read each feature, shape (n_features,).
+    weight
+        Relative weight, see :func:`feature_weight`, shape (n_features,).
+    importance
+        See :func:`feature_importance`, shape (n_features,); None where there were no rows to measure it on.
+    mean_quality
+        Its mean over the members that read a feature, NaN where none does; shape (n_features,).
+    units
+        Frequency of the hidden units; None where the encoding does not prune units.
+    prunes_features
+        Whether the encoding prunes features; otherwise every member reads every one.
+    """
+
+    encoding: str
+    n_members: int
+    quality: str
+    members: Indices
+    weight: Values
+    importance: Values | None
+    mean_quality: Values
+    units: UnitFrequency | None
+    prunes_features: bool
+
+    @property
+    def frequency(self) -> Values:
+        """Share of the members that read each feature, shape (n_features,)."""
+        frequency: Values = self.members / self.n_members
+        return frequency
+
+    @property
+    def strength(self) -> Values:
+        """Importance where it was measured, else the relative weight, shape (n_features,)."""
+        return self.weight if self.importance is None else self.importance
+
+    @property
+    def strength_name(self) -> str:
+        """What :attr:`strength` is called."""
+        return "relative weight" if self.importance is None else "importance"
+
+    def order(self) -> Indices:
+        """Features, the most frequent first; of equals the strongest, then the first one, shape (n_features,)."""
+        return np.lexsort((-self.strength, -self.members))
+
+    def top(self, count: int) -> Indices:
+        """The most frequent features that some member reads, at most so many."""
+        order = self.order()[:count]
+        return order[self.members[order] > 0]
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One plain dictionary per feature, in :meth:`order`; None where there is nothing to say."""
+        frequency = self.frequency
+        rows = []
+        for feature in self.order().tolist():
+            row: dict[str, Any] = {
+                "feature": feature,
+                "frequency": float(frequency[feature]),
+                "members": int(self.members[feature]),
+            }
+            if self.importance is not None:
+                row["importance"] = float(self.importance[feature])
+            row["relative_weight"] = float(self.weight[feature])
+            mean = float(self.mean_quality[feature])
+            row[f"mean_{self.quality}"] = mean if np.isfinite(mean) else None
+            rows.append(row)
+        return rows
+
+    def to_csv(self) -> str:
+        """Return the rows as CSV text, numbers to six digits after the point."""
+        return _csv(self.to_rows())
+
+    def units_csv(self) -> str:
+        """Return a row per prunable hidden unit as CSV text, the most frequent first, layers and units from 0.
+
+        Raises
+        ------
+        InputError
+            The encoding does not prune units.
+        """
+        if self.units is None:
+            raise InputError(
+                f"the encoding {self.encoding!r} does not prune hidden units: see to_csv for features"
+            )
+        units = self.units
+        return _csv(
+            [
+                {
+                    "layer": int(units.layers[i]),
+                    "unit": int(units.units[i]),
+                    "frequency": float(units.members[i] / self.n_members),
+                    "members": int(units.members[i]),
+                }
+                for i in units.order()
+            ]
+        )
+
+
+def explain_front(front: Front, rows: npt.NDArray[np.floating] | None = None) -> Explanation:
+    """Count and weigh the features that the heads of a front read.
+
+    Parameters
+    ----------
+    front
+        One run's front, or several merged by :meth:`Front.merge`.
+    rows
+        Features to measure the importance on, as the backbone gives them, shape (n, n_features); None to leave the
+        importance out.
+
+    Raises
+    ------
+    InputError
+        The front has no members, or the rows have another width.
+    """
+    _check(front)
+    members = _readers(front)
+    quality = quality_objective(front)
+    total = np.zeros(len(members))
+    for head, value in zip(front.heads, front.column(quality), strict=True):
+        total[head.inputs] += value
+    none = np.zeros(front.n_bits, dtype=np.bool_)
+    return Explanation(
+        encoding=front.encoding,
+        n_members=len(front),
+        quality=quality,
+        members=members,
+        weight=feature_weight(front),
+        importance=None if rows is None else feature_importance(front, rows),
+        mean_quality=np.divide(total, members, out=np.full_like(total, np.nan), where=members > 0),
+        units=unit_frequency(front),
+        prunes_features=len(make_encoding(front.encoding, _shape(front)).decode(none).inputs) == 0,
+    )
+
+
+def quality_objective(front: Front) -> str:
+    """Name of the objective that says how good a head is: the test metric's where it is one, else the first."""
+    if front.test_metric in front.objectives:
+        return front.test_metric
+    return next((name for name in front.objectives if name != "active_neurons"), front.objectives[0])
+
+
+def feature_frequency(front: Front) -> Values:
+    """Share of the members whose head reads each feature, shape (n_features,).
+
+    Where the encoding prunes hidden units alone, every head reads every feature: see :func:`unit_frequency`.
+
+    Raises
+    ------
+    InputError
+        The front has no members.
+    """
+    _check(front)
+    frequency: Values = _readers(front) / len(front)
+    return frequency
+
+
+def unit_frequency(front: Front) -> UnitFrequency | None:
+    """Count the members in which each hidden unit is active; None where the encoding does not prune units.
+
+    Raises
+    ------
+    InputError
+        The front has no members.
+    """
+    _check(front)
+    shape = _shape(front)
+    encoding = make_encoding(front.encoding, shape)
+    left = encoding.decode(np.zeros(front.n_bits, dtype=np.bool_)).hidden
+    # a layer without bits of its own is left whole by a mask without any
+    pruned = [layer for layer, units in enumerate(left) if len(units) < shape.hidden[layer]]
+    if not pruned:
+        return None
+    counts = [np.zeros(width, dtype=np.int64) for width in shape.hidden]
+    for mask in front.masks:
+        for layer, units in enumerate(encoding.decode(mask).hidden):
+            counts[layer][units] += 1
+    return UnitFrequency(
+        layers=np.concatenate([np.full(shape.hidden[layer], layer, dtype=np.int64) for layer in pruned]),
+        units=np.concatenate([np.arange(shape.hidden[layer], dtype=np.int64) for layer in pruned]),
+        members=np.concatenate([counts[layer] for layer in pruned]),
+    )
+
+
+def feature_weight(front: Front) -> Values:
+    """Weigh the features by the weights that they enter the heads with.
+
+    In one head a feature's relative weight is the Euclidean norm of its weights into the first layer, divided by
+    the mean of these norms over the features that the head reads: 1 is an average feature of the head, whatever
+    the head's size. Heads standardise their features, so the norms can be compared. It needs no data, but says
+    nothing of what the layers above make of a feature; :func:`feature_importance` does.
+
+    Parameters
+    ----------
+    front
+        The front.
+
+    Returns
+    -------
+    ndarray, shape (n_features,)
+        Means over the members that read a feature; 0 where none does. Diverged heads do not count.
+
+    Raises
+    ------
+    InputError
+        The front has no members.
+    """
+    _check(front)
+
+    def weigh(head: TrainedHead) -> Values:
+        norms: Values = np.sqrt((head.weights[0].astype(np.float64) ** 2).sum(axis=1))
+        mean = norms.mean() if len(norms) else 0.0
+        # a layer of zeros weighs nothing, it is not a mistake to warn of
+        return norms / mean if mean != 0.0 else norms
+
+    return _mean_over_readers(front, weigh)
+
+
+def feature_importance(front: Front, rows: npt.NDArray[np.floating]) -> Values:
+    """Measure how far the heads' predictions depend on each feature.
+
+    A feature is replaced by its mean over the training rows, for all rows at once and one feature at a time. Its
+    importance to a head is the mean absolute change of the probability of the class that the head predicts from
+    the untouched row; in regression, the mean absolute change of the standardised predictions. (Occlusion, Zeiler
+    and Fergus, arXiv 1311.2901, of features in place of pixels.)
+
+    Parameters
+    ----------
+    front
+        The front.
+    rows
+        Features as the backbone gives them, at least one row, shape (n, n_features).
+
+    Returns
+    -------
+    ndarray, shape (n_features,)
+        Means over the members that read a feature; 0 where none does. Diverged heads do not count.
+
+    Raises
+    ------
+    InputError
+        The front has no members, or the rows have another width.
+    """
+    _check(front)
+    rows = np.asarray(rows)
+    n_features = front.dense_head.n_features
+    if rows.ndim != 2 or rows.shape[1] != n_features or len(rows) == 0:
+        raise InputError(
+            f"the rows have shape {rows.shape}, but the front's heads read rows of {n_features} features: "
+            "take them from the same backbone"
+        )
+    return _mean_over_readers(front, lambda head: _occlude(head, rows))
+
+
+def evenly(count: int, most: int) -> Indices:
+    """At most so many of ``count`` indices, spread evenly, from the middle of equal parts."""
+    chosen = min(count, most)
+    return (np.arange(chosen, dtype=np.int64) * 2 + 1) * count // max(2 * chosen, 1)
+
+
+def plot_frequency(explanation: Explanation, top: int = 10, ax: Axes | None = None) -> Axes:
+    """Draw the share of members that read each of the most frequent features.
+
+    Where the encoding prunes hidden units alone, the most frequent units are drawn.
+
+    Parameters
+    ----------
+    explanation
+        What to draw.
+    top
+        Bars at most.
+    ax
+        Where to draw them; None for a new figure.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
+    units = explanation.units
+    if explanation.prunes_features or units is None:
+        shown = explanation.top(top)
+        members, names = explanation.members[shown], [str(feature) for feature in shown]
+        label = "members that read the feature, %"
+    else:
+        shown = units.order()[:top]
+        members = units.members[shown]
+        deep = len(set(units.layers.tolist())) > 1
+        names = [f"{units.layers[i]}:{units.units[i]}" if deep else str(units.units[i]) for i in shown]
+        label = "members in which the unit is active, %"
+    ax = _axes(ax, len(shown))
+    if len(shown) == 0:
+        return _say(ax)
+    share = 100 * members / explanation.n_members
+    _draw_bars(ax, share, names, [f"{value:.0f}" for value in share], _BLUE)
+    ax.set_xlim(0, 109)
+    ax.set_xticks([0, 25, 50, 75, 100])
+    ax.set_xlabel(label, fontsize=_MEDIUM)
+    ax.set_ylabel("feature" if explanation.prunes_features or units is None else "hidden unit", fontsize=_MEDIUM)
+    return ax
+
+
+def plot_importance(explanation: Explanation, top: int = 10, ax: Axes | None = None) -> Axes:
+    """Draw the importance of the most frequent features; their relative weight where no importance was measured.
+
+    Parameters
+    ----------
+    explanation
+        What to draw.
+    top
+        Bars at most.
+    ax
+        Where to draw them; None for a new figure.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
+    shown = explanation.top(top)
+    ax = _axes(ax, len(shown))
+    if len(shown) == 0:
+        return _say(ax)
+    values = explanation.strength[shown]
+    _draw_bars(ax, values, [str(feature) for feature in shown], [_short(value) for value in values], _VERMILLION)
+    ax.set_xlim(0, 1.16 * max(float(values.max()), 1e-12))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}".replace("0.", ".", 1)))
+    ax.set_xlabel(
+        "relative weight (1: an average feature)"
+        if explanation.importance is None
+        else "importance (mean change of the prediction)",
+        fontsize=_MEDIUM,
+    )
+    ax.set_ylabel("feature", fontsize=_MEDIUM)
+    return ax
+
+
+def save_frequency(explanation: Explanation, path: str | Path, top: int = 10) -> Path:
+    """Write :func:`plot_frequency` and, beside it, :func:`plot_importance` as one PNG.
+
+    Parameters
+    ----------
+    explanation
+        What to draw.
+    path
+        The file; its folder must exist.
+    top
+        Bars at most.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written.
+    """
+    path = Path(path)
+    figure = Figure(figsize=(8.6, _height(min(top, len(explanation.members)))), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    plot_frequency(explanation, top, left)
+    plot_importance(explanation, top, right)
+    if explanation.prunes_features or explanation.units is None:
+        # the same features in the same order: once is enough
+        right.set_ylabel("")
+    with atomic_path(path) as temporary:
+        # no software tag: the bytes should depend on what is drawn only
+        figure.savefig(temporary, dpi=_DPI, format="png", metadata={"Software": None})
+    return path
+
+
+def _check(front: Front) -> None:
+    if len(front) == 0:
+        raise InputError("the front has no members, so there is nothing to explain")
+
+
+def _shape(front: Front) -> HeadShape:
+    n_features, *hidden, n_outputs = front.dense_head.widths
+    return HeadShape(n_features, tuple(hidden), n_outputs)
+
+
+def _readers(front: Front) -> Indices:
+    counts = np.zeros(front.dense_head.n_features, dtype=np.int64)
+    for head in front.heads:
+        counts[head.inputs] += 1
+    return counts
+
+
+def _mean_over_readers(front: Front, measure: Any) -> Values:
+    """Mean of a measure (a head to one value per input) over the members that read a feature."""
+    total = np.zeros(front.dense_head.n_features)
+    counts = np.zeros(front.dense_head.n_features, dtype=np.int64)
+    for head in front.heads:
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = measure(head)
+        if np.isfinite(values).all():
+            total[head.inputs] += values
+            counts[head.inputs] += 1
+    means: Values = total / np.maximum(counts, 1)
+    return means
+
+
+def _occlude(head: TrainedHead, rows: npt.NDArray[np.floating]) -> Values:
+    """Importance of the inputs of one head, shape (inputs,).
+
+    Without input j the first layer gives Z - z_j w_j, z being the standardised rows: their training mean is 0. So
+    no product over all inputs is done again.
+    """
+    standard: Floats = (rows[:, head.inputs].astype(np.float32) - head.mean) / head.scale
+    weights, bias = head.weights[0], head.biases[0]
+    first = standard @ weights if bias is None else standard @ weights + bias
+    untouched = _upwards(head, first)
+    if not np.isfinite(untouched).all():
+        return np.full(len(head.inputs), np.nan)
+    changes = np.zeros(len(head.inputs))
+    step = max(1, _CHUNK // max(first.size, untouched.size, 1))
+    for start in range(0, len(changes), step):
+        part = slice(start, start + step)
+        without = first - standard.T[part, :, None] * weights[part, None, :]
+        outputs = _upwards(head, without.reshape(-1, first.shape[1])).reshape(-1, *untouched.shape)
+        if head.task == "classification":
+            classes = untouched.argmax(axis=1)[:, None]
+            before = np.take_along_axis(_softmax(untouched), classes, axis=1)
+            after = np.take_along_axis(_softmax(outputs), classes[None], axis=2)
+            changes[part] = np.abs(after - before).mean(axis=(1, 2), dtype=np.float64)
+        else:
+            changes[part] = np.abs(outputs - untouched).mean(axis=(1, 2), dtype=np.float64)
+    return changes
+
+
+def _upwards(head: TrainedHead, first: Floats) -> Floats:
+    """Outputs from what the first layer gives before its activation; regression targets stay standardised."""
+    values = first
+    for weights, bias in zip(head.weights[1:], head.biases[1:], strict=True):
+        values = np.maximum(values, 0.0) @ weights
+        if bias is not None:
+            values = values + bias
+    return values
+
+
+def _softmax(logits: Floats) -> Floats:
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in row.values()])
+    return text.getvalue()
+
+
+def _height(bars: int) -> float:
+    return 0.9 + 0.26 * max(bars, 4)
+
+
+def _axes(ax: Axes | None, bars: int) -> Axes:
+    if ax is not None:
+        return ax
+    figure = Figure(figsize=(4.6, _height(bars)), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure.add_subplot()
+
+
+def _draw_bars(ax: Axes, values: Values, names: list[str], labels: list[str], color: str) -> None:
+    """Draw horizontal bars, the first on top, with their values at the ends."""
+    places = np.arange(len(values))
+    ax.barh(places, values, height=0.62, color=color, zorder=2)
+    for place, value, label in zip(places, values, labels, strict=True):
+        ax.annotate(
+            label,
+            (float(value), float(place)),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=_SMALL,
+            color="#222222",
+        )
+    ax.set_yticks(places, names, fontsize=_SMALL)
+    ax.set_ylim(len(values) - 0.4, -0.6)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(labelsize=_SMALL, length=3)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", color="#E6E6E6", linewidth=0.7)
+    ax.set_axisbelow(True)
+
+
+def _say(ax: Axes) -> Axes:
+    ax.set_axis_off()
+    message = "no member reads\nany feature"
+    ax.text(0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", fontsize=_MEDIUM + 1, color=_GREY)
+    return ax
+
+
+def _short(value: float) -> str:
+    text = f"{value:.2f}" if value >= 0.1 else f"{value:.3f}" if value >= 0.0005 or value == 0 else f"{value:.0e}"
+    return text.removeprefix("0") if text.startswith("0.") else text
