@@ -128,7 +128,7 @@ class ComputeConfig(_Section):
     chunk: int | None = Field(default=None, ge=1)
     image_batch: int | None = Field(default=None, ge=1)
     workers: int | None = Field(default=None, ge=0, le=1024)
-    mixed_precision: bool = True
+    full_precision: bool = False
 
 
 class RunConfig(_Section):
@@ -275,7 +275,7 @@ def to_toml(config: RunConfig) -> str:
     if config.data.images is None and not config.data.ood:
         # nothing is read that these are about
         raw["data"] = {key: value for key, value in raw["data"].items() if key in ("features", "task")}
-        del raw["compute"]["mixed_precision"]
+        del raw["compute"]["full_precision"]
     return tomli_w.dumps(raw)
 
 

@@ -54,6 +54,7 @@ def image_options(arguments: Namespace) -> dict[str, tuple[str, Any]]:
         "data.split_seed": ("--split-seed", arguments.split_seed),
         "data.skip_bad": ("--skip-bad", arguments.skip_bad),
         "data.ood": ("--ood", _ood_paths(arguments.ood)),
+        "compute.full_precision": ("--full-precision", arguments.full_precision),
         "compute.workers": ("--workers", arguments.workers),
         "compute.image_batch": ("--batch-size", arguments.batch_size),
     }
@@ -132,7 +133,7 @@ def _open_extractor(backbone: BackboneSettings, config: RunConfig, say: Say | No
         config.compute.device,
         config.compute.image_batch,
         config.compute.workers,
-        config.compute.mixed_precision,
+        not config.compute.full_precision,
         config.data.skip_bad,
         progress=_Bar() if say is not None else None,
     )

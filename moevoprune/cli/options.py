@@ -73,3 +73,6 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--workers", type=int, metavar="N", help="processes that decode images (default: 0 on CPU)")
     group.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default: 32; 128 on CUDA)")
+    group.add_argument(
+        "--full-precision", action="store_true", help="compute in float32 on CUDA too, instead of mixed precision"
+    )

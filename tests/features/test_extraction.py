@@ -89,6 +89,18 @@ def test_rows_do_not_depend_on_batches_workers_or_what_lies_beside_them(folder, 
     np.testing.assert_array_equal(first.X_train[6:], third.X_train[1:])
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_processes_that_decode_change_nothing(folder, cache, tmp_path):
+    (folder / "train" / "bee" / "2.png").write_text("no picture")
+    extractors = [
+        Extractor(TINY, "cpu", batch_size=4, workers=workers, skip_bad=True, cache=tmp_path / f"cache{workers}")
+        for workers in (0, 2)
+    ]
+    one, other = (extractor.extract(folder) for extractor in extractors)
+    assert one.to_feature_set().content_hash == other.to_feature_set().content_hash
+    assert one.skipped == other.skipped
+
+
 def test_a_file_is_what_a_feature_set_would_have_saved(folder, cache, tmp_path):
     extraction = Extractor(TINY, "cpu", cache=cache).extract(folder)
     extraction.save(tmp_path / "f.npz")
