@@ -21,7 +21,7 @@ import numpy as np
 
 from moevoprune import Front, InputError, PruningProblem, evolve
 from moevoprune.features import FeatureSet
-from moevoprune.features.backbones import BackboneSettings
+from moevoprune.features.backbone_settings import BackboneSettings
 from moevoprune.features.extraction import Extractor
 from moevoprune.files import write_text
 from moevoprune.fronts.comparison import MethodResult, score
@@ -34,8 +34,8 @@ COLUMNS = (
     "seed",
     "members",
     "dense_test",
-    "best_test",
-    "active_at_best",
+    "test_of_best",
+    "active_of_best",
     "smallest_as_good_as_dense",
     "test_hypervolume",
     "test_hypervolume_log",
@@ -62,16 +62,17 @@ def measure(front: Front, backbone: str, features: int, seed: int) -> dict[str, 
         "", "guided", seed, front.n_bits, front.active, front.column("accuracy"), front.test, 0, 0
     )
     tested = score(result)
-    best = int(np.argmax(front.test))
-    level = front.active[front.test >= front.dense_test]
+    # members are picked by validation, as a user would; test rows only score them
+    best = front.best("accuracy")
+    level = front.active[front.column("accuracy") >= front.dense_values[front.objectives.index("accuracy")]]
     return {
         "backbone": backbone,
         "features": features,
         "seed": seed,
         "members": len(front),
         "dense_test": front.dense_test,
-        "best_test": float(front.test[best]),
-        "active_at_best": int(front.active[best]),
+        "test_of_best": float(front.test[best]),
+        "active_of_best": int(front.active[best]),
         "smallest_as_good_as_dense": int(level.min()) if len(level) else features,
         "test_hypervolume": tested["test_hypervolume"],
         "test_hypervolume_log": tested["test_hypervolume_log"],

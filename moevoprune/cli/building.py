@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moevoprune.cli.config import RunConfig, absolute_source, parse_config, read_toml, set_value
-from moevoprune.cli.data import load_data, locate_images
+from moevoprune.cli.config import RunConfig, image_settings, parse_config, read_toml, set_value
+from moevoprune.cli.data import from_here, load_data, locate_images
 from moevoprune.cli.problems import find_problem, shipped_problems
 from moevoprune.errors import InputError
 from moevoprune.features import FeatureSet
+from moevoprune.features.backbone_settings import BackboneSettings
 from moevoprune.search.problem import PruningProblem
 
 __all__ = [
@@ -81,16 +82,25 @@ def configure(
     for assignment in assignments:
         key = set_value(raw, assignment)
         given[key] = "--set"
-        if key == "data.features" and isinstance(raw["data"]["features"], str):
-            raw["data"]["features"] = absolute_source(raw["data"]["features"], Path.cwd())
+        section, _, name = key.rpartition(".")
+        if isinstance(typed := raw.get(section, {}).get(name), str):
+            # what is typed is relative to here, what is written down must hold anywhere
+            raw[section][name] = from_here(key, typed)
     search = raw.get("search")
     if isinstance(search, dict):
         # every written config.toml has one of the two: the one asked for now replaces it
         for key, other in (("gens", "budget"), ("budget", "gens")):
             if f"search.{key}" in given and f"search.{other}" not in given and other in before:
                 search.pop(other)
-    if isinstance(raw.get("data"), dict):
-        locate_images(raw["data"], where)
+    data = raw.get("data")
+    if isinstance(data, dict):
+        locate_images(data, where)
+        idle = image_settings(given) if data.get("images") is None and not data.get("ood") else []
+        if idle and isinstance(data.get("features"), str):
+            raise InputError(
+                f"{given[idle[0]]} is about images, but {data['features']} holds features: leave it out, or name "
+                "a folder of images"
+            )
     return parse_config(raw, where, given)
 
 
@@ -153,6 +163,8 @@ def build_problem(
         "search": config.search.resolved(),
         "compute": {**config.compute.model_dump(), "device": str(problem.fitness.device)},
     }
+    if config.data.images is not None:
+        resolved["backbone"] = (config.backbone or BackboneSettings()).model_dump()
     return parse_config({**config.model_dump(), **resolved}, "settings"), problem
 
 

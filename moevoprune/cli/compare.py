@@ -36,7 +36,7 @@ from moevoprune.cli.building import (
     read_problem,
 )
 from moevoprune.cli.config import RunConfig, exists, set_value
-from moevoprune.cli.data import load_data
+from moevoprune.cli.data import image_options, load_data
 from moevoprune.cli.table import comparison_lines
 from moevoprune.errors import InputError, whole_number
 from moevoprune.features import FeatureSet
@@ -200,8 +200,9 @@ def _plan(arguments: Namespace, out: Path | None, stored: dict[str, Any] | None,
         "problem.objectives": ("--objectives", arguments.objectives),
         "problem.cv": ("--cv", arguments.cv),
         "compute.device": ("--device", arguments.device),
+        **image_options(arguments),
     }
-    words = [str(word) for option, value in options.values() if value is not None for word in (option, value)]
+    words = [word for option, value in options.values() for word in _words(option, value)]
     words += [word for assignment in arguments.set or [] for word in ("--set", assignment)]
     if stored is not None and not arguments.data:
         sources = [(one["source"], f"{SETTINGS}, {one['name']}", one["settings"]) for one in stored["data"]]
@@ -221,6 +222,17 @@ def _plan(arguments: Namespace, out: Path | None, stored: dict[str, Any] | None,
     if stored is not None:
         _check_settings(out, stored, plan)
     return plan
+
+
+def _words(option: str, value: Any) -> list[str]:
+    """An option as it is typed; nothing where it was not given."""
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [option]
+    if isinstance(value, dict):
+        return [word for key, entry in value.items() for word in (option, f"{key}={entry}")]
+    return [option, *(str(entry) for entry in (value if isinstance(value, list) else [value]))]
 
 
 def _free_name(source: str, taken: set[str]) -> str:

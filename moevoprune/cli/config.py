@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from moevoprune.errors import InputError, describe_validation_error, nearest
-from moevoprune.features.backbones import BackboneSettings
+from moevoprune.features.backbone_settings import BackboneSettings
 from moevoprune.features.sources import BUILT_IN
 from moevoprune.heads.settings import PRESETS, HeadSettings
 from moevoprune.search.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_POP_SIZES
@@ -28,6 +28,7 @@ __all__ = [
     "absolute_source",
     "changed_settings",
     "exists",
+    "image_settings",
     "parse_config",
     "parse_value",
     "read_toml",
@@ -36,6 +37,9 @@ __all__ = [
 ]
 
 _LARGEST_TOML_BYTES = 2**20
+# of no meaning where no images are read
+_IMAGE_DATA = ("images", "root", "download", "test_fraction", "split_seed", "skip_bad")
+_IMAGE_COMPUTE = ("image_batch", "workers", "full_precision")
 
 
 class _Section(BaseModel):
@@ -271,12 +275,14 @@ def parse_config(raw: dict[str, Any], where: str, options: Mapping[str, str] | N
 
 def to_toml(config: RunConfig) -> str:
     """Write settings as TOML that :func:`parse_config` reads back to the same."""
-    raw = config.model_dump(mode="json", exclude_none=True)
-    if config.data.images is None and not config.data.ood:
-        # nothing is read that these are about
-        raw["data"] = {key: value for key, value in raw["data"].items() if key in ("features", "task")}
-        del raw["compute"]["full_precision"]
-    return tomli_w.dumps(raw)
+    raw = _relevant(config)
+    return tomli_w.dumps({key: _without_none(value) for key, value in raw.items() if value is not None})
+
+
+def image_settings(keys: Iterable[str]) -> list[str]:
+    """Those of the dotted keys that say how images are read, or from where."""
+    wanted = {f"data.{name}" for name in _IMAGE_DATA} | {f"compute.{name}" for name in _IMAGE_COMPUTE}
+    return [key for key in keys if key in wanted or key.startswith("backbone.")]
 
 
 def changed_settings(old: RunConfig, new: RunConfig) -> list[str]:
@@ -285,12 +291,13 @@ def changed_settings(old: RunConfig, new: RunConfig) -> list[str]:
     Where the data lie does not matter, nor how individuals are chunked and images are read.
     """
     before, after = _flat(old), _flat(new)
-    return [f"{key}: {before[key]} → {after[key]}" for key in after if before[key] != after[key]]
+    keys = dict.fromkeys([*after, *before])
+    return [f"{key}: {before.get(key)} → {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, value in config.model_dump(mode="json").items():
+    for key, value in _relevant(config).items():
         if isinstance(value, dict):
             flat.update({f"{key}.{name}": entry for name, entry in value.items()})
         else:
@@ -305,6 +312,23 @@ def _flat(config: RunConfig) -> dict[str, Any]:
     ):
         flat.pop(irrelevant, None)
     return flat
+
+
+def _relevant(config: RunConfig) -> dict[str, Any]:
+    """Settings as plain values, without those about images where none are read."""
+    raw = config.model_dump(mode="json")
+    if config.data.images is None and not config.data.ood:
+        raw["backbone"] = None
+        for section, names in (("data", (*_IMAGE_DATA, "ood")), ("compute", _IMAGE_COMPUTE)):
+            for name in names:
+                raw[section].pop(name)
+    return raw
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
+    return value
 
 
 def _sections() -> dict[str, type[BaseModel]]:

@@ -6,15 +6,19 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moevoprune.cli.config import RunConfig, exists, parse_value
+from moevoprune.cli.config import RunConfig, absolute_source, exists, parse_value
 from moevoprune.errors import InputError
 from moevoprune.features import FeatureSet, load_features
-from moevoprune.features.backbones import BackboneSettings
-from moevoprune.features.images import find_images, is_data_set
+from moevoprune.features.backbone_settings import BackboneSettings
+from moevoprune.features.backbones import same_backbone
+from moevoprune.features.data_sets import is_data_set
+from moevoprune.features.images import find_images
 from moevoprune.features.ood import OodRows, rows_of, with_ood
+from moevoprune.objectives import resolve_objectives
 
 if TYPE_CHECKING:
     from moevoprune.features.extraction import Extraction, Extractor
@@ -42,13 +46,13 @@ def image_options(arguments: Namespace) -> dict[str, tuple[str, Any]]:
     return {
         "backbone.name": ("--backbone", arguments.backbone),
         "backbone.args": ("--backbone-arg", _backbone_arguments(arguments.backbone_arg)),
-        "backbone.weights": ("--weights", _weights(arguments.weights)),
+        "backbone.weights": ("--weights", _typed("backbone.weights", arguments.weights)),
         "backbone.layer": ("--layer", arguments.layer),
         "backbone.size": ("--size", arguments.size),
         "backbone.crop": ("--crop", arguments.crop),
         "backbone.interpolation": ("--interpolation", arguments.interpolation),
         **numbers,
-        "data.root": ("--root", None if arguments.root is None else str(Path(arguments.root).absolute())),
+        "data.root": ("--root", _typed("data.root", arguments.root)),
         "data.download": ("--download", arguments.download),
         "data.test_fraction": ("--test-fraction", arguments.test_fraction),
         "data.split_seed": ("--split-seed", arguments.split_seed),
@@ -58,6 +62,23 @@ def image_options(arguments: Namespace) -> dict[str, tuple[str, Any]]:
         "compute.workers": ("--workers", arguments.workers),
         "compute.image_batch": ("--batch-size", arguments.batch_size),
     }
+
+
+def from_here(key: str, text: str) -> str:
+    """Make a path that was typed absolute, as written settings are read from elsewhere; other words stay.
+
+    Parameters
+    ----------
+    key
+        Dotted key of the setting.
+    text
+        Its value.
+    """
+    if key == "data.features":
+        return absolute_source(text, Path.cwd())
+    if key == "data.root" or (key in ("data.images", "data.ood", "backbone.weights") and exists(Path(text))):
+        return str(Path(text).absolute())
+    return text
 
 
 def locate_images(data: dict[str, Any], where: str) -> None:
@@ -107,11 +128,14 @@ def load_data(config: RunConfig, say: Say | None = None) -> FeatureSet:
             raise InputError(
                 f"{config.data.images}: classes of images are no regression targets: leave out the task"
             )
+        _check_objectives(config)
         extractor, extraction = extract_images(config, say)
         features = extraction.to_feature_set()
     if not config.data.ood:
         return features
-    return with_ood(features, ood_rows(config, features, extractor, extraction, say), config.data.split_seed)
+    sources, records = ood_rows(config, features, extractor, extraction, say)
+    features = with_ood(features, sources, config.data.split_seed)
+    return replace(features, extraction=json.dumps({**_record_of(features), "ood": records}))
 
 
 def _open_extractor(backbone: BackboneSettings, config: RunConfig, say: Say | None = None) -> Extractor:
@@ -133,7 +157,7 @@ def _open_extractor(backbone: BackboneSettings, config: RunConfig, say: Say | No
         config.compute.device,
         config.compute.image_batch,
         config.compute.workers,
-        not config.compute.full_precision,
+        config.compute.full_precision,
         config.data.skip_bad,
         progress=_Bar() if say is not None else None,
     )
@@ -170,8 +194,8 @@ def ood_rows(
     extractor: Extractor | None,
     beside: Extraction | None,
     say: Say | None = None,
-) -> list[OodRows]:
-    """Rows of every out-of-distribution source of the settings.
+) -> tuple[list[OodRows], list[dict[str, object]]]:
+    """Rows of every out-of-distribution source of the settings, and a record of each.
 
     Parameters
     ----------
@@ -187,33 +211,68 @@ def ood_rows(
     Raises
     ------
     InputError
-        A source cannot be used.
+        A source cannot be used, or its features are another network's.
     """
-    sources = []
+    sources: list[OodRows] = []
+    records: list[dict[str, object]] = []
+    own = beside.record if beside is not None else _record_of(features)
     for source in config.data.ood:
         if source.endswith(".npz"):
-            sources.append(rows_of(load_features(source)))
-            continue
-        if extractor is None:
-            extractor = _open_extractor(config.backbone or _recorded_backbone(features, source), config, say)
-        images = extractor.extract_ood(source, *_where(source, config), beside)
-        if say is not None:
-            _tell(images, extractor, say)
-        sources.append(images.as_ood())
-    return sources
+            loaded = load_features(source)
+            rows, record = rows_of(loaded), _record_of(loaded)
+            records.append({"source": source, "sha256": loaded.content_hash})
+        else:
+            if extractor is None:
+                extractor = _open_extractor(config.backbone or _recorded_backbone(features, source), config, say)
+            images = extractor.extract_ood(source, *_where(source, config), beside)
+            if say is not None:
+                _tell(images, extractor, say)
+            rows, record = images.as_ood(), images.record
+            known = ("images_sha256", "n_skipped", "skipped")
+            records.append({"source": source, **{name: record[name] for name in known}})
+        width = beside.n_features if beside is not None else features.n_features if features is not None else None
+        if width is not None and rows.rows.shape[1] != width:
+            raise InputError(
+                f"{source}: has {rows.rows.shape[1]} features, but the task has {width}: take them from the same "
+                "backbone layer"
+            )
+        if not same_backbone(own, record):
+            raise InputError(
+                f"{source}: its features come from another network, other weights, another layer or preprocessing "
+                "than the task's: extract both in the same way"
+            )
+        sources.append(rows)
+    return sources, records
+
+
+def _check_objectives(config: RunConfig) -> None:
+    """Find slips before images are read, which may take hours."""
+    if config.problem.objectives is not None:
+        objectives = resolve_objectives(config.problem.objectives, "classification")
+        wanting = [objective.name for objective in objectives if "ood" in objective.needs]
+        if wanting and not config.data.ood:
+            raise InputError(f"{wanting[0]} needs out-of-distribution rows: add --ood PATH")
+
+
+def _record_of(features: FeatureSet | None) -> dict[str, Any]:
+    """How features were made, where they say so."""
+    try:
+        record = json.loads(features.extraction if features is not None else "")
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _where(source: str, config: RunConfig) -> tuple[str | None, bool]:
     """Root and download of a torchvision data set; a folder has neither."""
-    return (None, False) if exists(Path(source)) else (config.data.root, config.data.download)
+    return (None, False) if Path(source).is_absolute() else (config.data.root, config.data.download)
 
 
 def _recorded_backbone(features: FeatureSet | None, source: str) -> BackboneSettings:
     """The backbone that a feature set says it was made with."""
     try:
-        record = json.loads(features.extraction if features is not None else "")["backbone"]["settings"]
-        return BackboneSettings.model_validate_json(json.dumps(record))
-    except (ValueError, TypeError, KeyError, RecursionError):
+        return BackboneSettings.model_validate_json(json.dumps(_record_of(features)["backbone"]["settings"]))
+    except (ValueError, TypeError, KeyError):
         name = features.name if features is not None else "the features"
         raise InputError(
             f"{source}: is no .npz of features, and {name} does not say which backbone images must go through: "
@@ -230,7 +289,7 @@ def _tell(extraction: Extraction, extractor: Extractor, say: Say) -> None:
         for line in skipped[:_MOST_LISTED]:
             say(f"  {line}")
         if len(skipped) > _MOST_LISTED:
-            say(f"  and {len(skipped) - _MOST_LISTED} more (the features' record lists them all)")
+            say(f"  and {len(skipped) - _MOST_LISTED} more")
     say(
         f"{extraction.images.name}: {len(extraction.images)} images through {extractor.backbone.settings.name} "
         f"({extractor.backbone.layer}): {extraction.n_features} features, {extraction.n_computed} computed now"
@@ -239,13 +298,17 @@ def _tell(extraction: Extraction, extractor: Extractor, say: Say) -> None:
 
 def _located(source: str, root: Path | None, where: str, what: str) -> str:
     path = Path(source).expanduser()
+    # torchvision keeps some data sets in a folder of their name: with a root the name is meant
+    if root is not None and source.isidentifier() and is_data_set(source):
+        return source
     candidate = path if root is None else root / path
     if exists(candidate):
         return str(candidate.resolve())
     if is_data_set(source):
         return source
-    if root is None or path.is_absolute():
-        raise InputError(f"{where}: {what} {source!r}: no such folder, file or torchvision data set")
+    if root is None or path.is_absolute() or not where.endswith(".toml"):
+        looked = "" if root is None or path.is_absolute() else f", neither here nor in {root}"
+        raise InputError(f"{what} {source!r}: no such folder, file or torchvision data set{looked}")
     raise InputError(
         f"{where}: {what} {source!r} are not there: no folder {candidate}; the head of that file says where they "
         "come from and how to lay them out; say where they are with --root DIR"
@@ -264,15 +327,12 @@ def _backbone_arguments(assignments: list[str] | None) -> dict[str, Any] | None:
     return arguments
 
 
-def _weights(given: str | None) -> str | None:
-    """A weights file by its absolute path, as the settings are read from elsewhere later; a word as it is."""
-    return str(Path(given).absolute()) if given is not None and exists(Path(given)) else given
+def _typed(key: str, text: str | None) -> str | None:
+    return None if text is None else from_here(key, text)
 
 
 def _ood_paths(given: list[str] | None) -> list[str] | None:
-    if given is None:
-        return None
-    return [str(Path(source).absolute()) if exists(Path(source)) else source for source in given]
+    return None if given is None else [from_here("data.ood", source) for source in given]
 
 
 class _Bar:
@@ -285,6 +345,9 @@ class _Bar:
     def __call__(self, stage: str, done: int, total: int) -> None:
         from tqdm import tqdm
 
+        if stage == "waiting":
+            print("waiting for another process that extracts through the same backbone", file=sys.stderr)
+            return
         if stage != self._stage:
             if self._bar is not None:
                 self._bar.close()

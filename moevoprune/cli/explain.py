@@ -9,7 +9,7 @@ import hashlib
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from moevoprune.cli.building import Voice
     from moevoprune.features.backbones import Backbone
-    from moevoprune.features.images import ImageSet
+    from moevoprune.features.image_set import ImageSet
     from moevoprune.fronts.explanation import Explanation
     from moevoprune.fronts.front import Front
     from moevoprune.fronts.heatmaps import HeatMaps, Shown
@@ -277,7 +277,7 @@ class _Reader:
             else:
                 guess = int(outputs.argmax())
                 probability = float(1 / np.exp(outputs - outputs[guess]).sum())
-                text = f"{front.class_names[guess]}, {probability:.2f}".replace("0.", ".", 1)
+                text = f"{front.class_names[guess]}, {_short(probability)}"
                 rows.append(Shown(name, text, None if truth is None else guess == truth))
         return rows
 
@@ -374,7 +374,8 @@ def _load_backbone(
 ) -> Backbone:
     from pydantic import ValidationError
 
-    from moevoprune.features.backbones import BackboneSettings, load_backbone
+    from moevoprune.features.backbone_settings import BackboneSettings
+    from moevoprune.features.backbones import load_backbone
 
     where = f"{Path(arguments.run[0]) / _RECORD}"
     try:
@@ -410,19 +411,40 @@ def _pool(images: ImageSet, record: dict[str, Any]) -> npt.NDArray[np.int64]:
 
 def _split_again(images: ImageSet, record: dict[str, Any]) -> ImageSet:
     """Split images as the run did, where they are the run's own; order and number stay as they are."""
+    import numpy as np
+
     from moevoprune.features.decoding import UnreadableImageError
+    from moevoprune.features.image_set import PARTS
 
     extraction = _get(record, "extraction")
     fraction, seed = _get(extraction, "split", "test_fraction"), _get(extraction, "split", "split_seed")
     if not isinstance(fraction, int | float) or not isinstance(seed, int) or not images.class_names:
         return images
+    # the run split what it could read
+    readable = images.without(_unreadable(images)) if _get(extraction, "n_skipped") else images
     try:
-        digests = [images.digest(index) for index in range(len(images))]
+        digests = [readable.digest(index) for index in range(len(readable))]
     except UnreadableImageError:
         return images
     if hashlib.sha256(b"".join(digests)).hexdigest() != _get(extraction, "images_sha256"):
         return images
-    return images.split(float(fraction), seed, digests)
+    divided = readable.split(float(fraction), seed, digests)
+    test = {divided.keys[index] for index in divided.rows("test")}
+    parts = np.array([PARTS.index("test" if key in test else "train") for key in images.keys], dtype=np.int8)
+    return replace(images, parts=parts)
+
+
+def _unreadable(images: ImageSet) -> dict[int, str]:
+    """Why images cannot be read, by their number."""
+    from moevoprune.features.decoding import UnreadableImageError
+
+    reasons = {}
+    for index in range(len(images)):
+        try:
+            images.open(index)
+        except UnreadableImageError as error:
+            reasons[index] = error.reason
+    return reasons
 
 
 def _out_folder(out: str | None, runs: Sequence[Path]) -> Path:
@@ -485,6 +507,10 @@ def _batches(items: Iterator[tuple[int, torch.Tensor]]) -> Iterator[list[tuple[i
             batch = []
     if batch:
         yield batch
+
+
+def _short(share: float) -> str:
+    return f"{share:.2f}".removeprefix("0")
 
 
 def _get(record: Any, *keys: str) -> Any:

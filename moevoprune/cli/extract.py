@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from moevoprune.cli.building import Voice, configure
-from moevoprune.cli.data import extract_images, image_options, ood_rows
+from moevoprune.cli.data import extract_images, from_here, image_options, ood_rows
 from moevoprune.errors import InputError
 from moevoprune.features.ood import choose_ood
 
@@ -19,15 +20,21 @@ def extract(arguments: Namespace) -> int:
     say = Voice(arguments.quiet)
     out = _target(arguments.out)
     options = {**image_options(arguments), "compute.device": ("--device", arguments.device)}
-    config = configure({"data": {"images": arguments.images}}, arguments.images, options, [])
+    # a name that torchvision knows is looked for below --root
+    images = arguments.images if arguments.root is not None else from_here("data.images", arguments.images)
+    config = configure({"data": {"images": images}}, arguments.images, options, [])
     started = time.monotonic()
     listener = None if arguments.quiet else say
     extractor, extraction = extract_images(config, listener)
     ood = None
     if config.data.ood:
-        sources = ood_rows(config, None, extractor, extraction, listener)
+        sources, records = ood_rows(config, None, extractor, extraction, listener)
         counts = {part: len(extraction.images.rows(part)) for part in ("train", "val", "test")}
-        ood = choose_ood(sources, counts["train"] + counts["val"], counts["test"], config.data.split_seed)
+        # images were compared by content; rows from files can only be compared with rows
+        familiar = [extraction.rows()] if any(source.endswith(".npz") for source in config.data.ood) else []
+        n_selection = counts["train"] + counts["val"]
+        ood = choose_ood(sources, n_selection, counts["test"], config.data.split_seed, familiar)
+        extraction = replace(extraction, record={**extraction.record, "ood": records})
         say(f"{len(ood[0])} out-of-distribution rows for the search, {len(ood[1])} for the test")
     extraction.save(out, "float16" if arguments.half else "float32", ood)
     seconds = time.monotonic() - started

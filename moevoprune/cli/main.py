@@ -131,7 +131,8 @@ def _build_parser() -> argparse.ArgumentParser:
         "data",
         nargs="*",
         metavar="DATA",
-        help="shipped problems' names, .toml files or .npz files of features (default: digits)",
+        help="shipped problems' names, .toml files, .npz files of features, folders of images or torchvision "
+        "data sets' names (default: digits)",
     )
     compare.add_argument(
         "--methods",
@@ -172,6 +173,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "to it",
     )
     compare.add_argument("--quiet", action="store_true", help="print errors only")
+    add_image_options(compare)
 
     explain = commands.add_parser(
         "explain",

@@ -47,7 +47,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--interpolation",
         metavar="I",
-        help="nearest, bilinear or bicubic (defaults of all these: the weights' own)",
+        help="nearest, bilinear, bicubic or lanczos (defaults of all these: the weights' own)",
     )
     group.add_argument(
         "--test-fraction",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import moevoprune
 from moevoprune.errors import InputError, nearest
-from moevoprune.features.images import is_data_set
+from moevoprune.features.data_sets import is_data_set
 
 __all__ = ["find_problem", "shipped_problems"]
 

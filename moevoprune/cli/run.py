@@ -41,6 +41,9 @@ def run(arguments: Namespace) -> int:
     """Carry out ``moevoprune run``; returns the exit code."""
     say = Voice(arguments.quiet)
     out = asked_folder(arguments, "run")
+    if out is not None and not arguments.resume:
+        # before images are read, which may take hours
+        _check_free(out)
     config, problem = build_problem(_configure(arguments, out), say=None if arguments.quiet else say)
     name = Path(config.data.source).stem
     if out is None:
@@ -103,6 +106,13 @@ def _write_results(
     say(front_table(front, most=12))
     if len(front):
         say(f"\n{objectives_line(front)}")
+    wary = [value for axis, value in zip(front.axes, front.dense_values, strict=True) if "ood_auroc" in axis.name]
+    if wary and wary[0] < 0.5 and config.head.standardise:
+        # features that hardly vary over the training rows can be far off on others, and logits large
+        say(
+            "the unpruned head is surer of out-of-distribution rows than of yours (AUROC below .5): "
+            "--set standardise=false may help"
+        )
     if problem.n_diverged:
         say(f"{problem.n_diverged} diverged masks were scored worst: a lower head.learning_rate helps")
     if baselines and len(front) and not result.interrupted:
@@ -139,10 +149,15 @@ def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
     return configure(raw, where, options, arguments.set or [])
 
 
+def _check_free(out: Path) -> None:
+    if any(exists(out / name) for name in _FILES):
+        raise InputError(f"{out}: holds another run: add --resume to continue it, or choose another --out folder")
+
+
 def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: bool) -> bool:
     """Make or check the run folder; returns whether there is a run in it to resume."""
-    if any(exists(out / name) for name in _FILES) and not resume:
-        raise InputError(f"{out}: holds another run: add --resume to continue it, or choose another --out folder")
+    if not resume:
+        _check_free(out)
     if resume and exists(out / CONFIG):
         changes = changed_settings(parse_config(read_toml(out / CONFIG), str(out / CONFIG)), config)
         if changes:

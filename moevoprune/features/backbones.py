@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing import TYPE_CHECKING, Any
 
 from moevoprune.errors import InputError, nearest
+from moevoprune.features.backbone_settings import BackboneSettings
 from moevoprune.features.cutting import find_cut, trace
 from moevoprune.features.preprocessing import Preprocessing, default_preprocessing, resolve_preprocessing
 from moevoprune.features.vision import import_torchvision, own_randomness, reason_of
@@ -29,66 +27,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Backbone", "BackboneSettings", "available_backbones", "backbone_layers", "load_backbone"]
-
-
-class BackboneSettings(BaseModel):
-    """Which network, with which weights, gives the features, and how images are prepared for it.
-
-    Parameters
-    ----------
-    name
-        A classification model of torchvision, e.g. ``"resnet50"``; see :func:`available_backbones`.
-    args
-        Arguments of its constructor, e.g. ``{"width_mult": 0.35}``.
-    weights
-        ``"default"`` (torchvision's best, downloaded once), ``"none"`` (random), the name of other weights of the
-        model such as ``"IMAGENET1K_V1"``, or the path of a state dict (``torch.save`` or ``.safetensors``).
-    layer
-        Node whose output is used instead of the penultimate pooled features; see :func:`backbone_layers`. Feature
-        maps are averaged over space, tokens over tokens.
-    size
-        Length of the shorter side that images are resized to, in pixels; by default what the weights ask for.
-    crop
-        Side of the square cut from the centre, in pixels.
-    mean, std
-        Of the three channels, in units of the full range (0..1).
-    interpolation
-        How images are resized.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    name: str = "resnet50"
-    args: dict[str, bool | int | float | str | list[Any]] = Field(default_factory=dict)
-    weights: str = Field(default="default", min_length=1)
-    layer: str | None = Field(default=None, min_length=1)
-    # beyond 4096 a slip is likelier than a wish, and one feature map would fill the memory
-    size: int | None = Field(default=None, ge=1, le=4096)
-    crop: int | None = Field(default=None, ge=1, le=4096)
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
-
-    @field_validator("mean", "std", mode="before")
-    @classmethod
-    def _list_to_tuple(cls, value: Any) -> Any:
-        # TOML knows lists only
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("mean", "std")
-    @classmethod
-    def _check_finite(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
-        if value is not None and not all(math.isfinite(number) for number in value):
-            raise ValueError("give three finite numbers")
-        return value
-
-    @field_validator("std")
-    @classmethod
-    def _check_positive(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
-        if value is not None and min(value) <= 0:
-            raise ValueError("give three numbers above 0")
-        return value
+__all__ = [
+    "Backbone",
+    "BackboneSettings",
+    "available_backbones",
+    "backbone_layers",
+    "load_backbone",
+    "same_backbone",
+]
 
 
 class Backbone:
@@ -221,6 +167,20 @@ class Backbone:
             "preprocessing": self.preprocessing.record(),
             "torchvision": str(import_torchvision().__version__),
         }
+
+
+def same_backbone(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two records of extractions name the same features; also where one does not say.
+
+    Parameters
+    ----------
+    one, other
+        With an entry ``"backbone"`` as :meth:`Backbone.record` gives it, or without.
+    """
+    first, second = one.get("backbone"), other.get("backbone")
+    if not isinstance(first, dict) or not isinstance(second, dict):
+        return True
+    return all(first.get(key) == second.get(key) for key in ("weights_sha256", "layer", "preprocessing"))
 
 
 def available_backbones() -> tuple[str, ...]:
@@ -369,7 +329,8 @@ def _build(settings: BackboneSettings, known: Any, values: bool) -> nn.Module:
     if sides and "image_size" not in settings.args and getattr(model, "image_size", sides[0]) != sides[0]:
         # torchvision's builders take the size of a vision transformer from its weights
         model = _construct(settings, {"image_size": sides[0]}, values)
-    if hasattr(model, "transform_input") and "transform_input" not in settings.args:
+    own_range = settings.mean is None and settings.std is None
+    if hasattr(model, "transform_input") and "transform_input" not in settings.args and own_range:
         # torchvision's weights of GoogLeNet and Inception were trained on another normalisation, which the network
         # makes itself: the builders set this with the weights, which come later here
         setattr(model, "transform_input", True)  # noqa: B010  (mypy takes attributes of modules for tensors)

@@ -15,7 +15,7 @@ from moevoprune.features.vision import import_torchvision, reason_of
 if TYPE_CHECKING:
     from torch import fx, nn
 
-    from moevoprune.features.backbones import BackboneSettings
+    from moevoprune.features.backbone_settings import BackboneSettings
     from moevoprune.features.preprocessing import Preprocessing
 
 __all__ = ["Cut", "Traced", "find_cut", "trace"]

@@ -18,12 +18,14 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from moevoprune.device import resolve_device
-from moevoprune.errors import InputError, whole_number
-from moevoprune.features.backbones import Backbone, BackboneSettings, load_backbone
+from moevoprune.errors import InputError, printable, whole_number
+from moevoprune.features.backbone_settings import BackboneSettings
+from moevoprune.features.backbones import Backbone, load_backbone
 from moevoprune.features.decoding import UnreadableImageError
 from moevoprune.features.feature_set import FeatureSet
 from moevoprune.features.forward import Batch, compute_features, usable_cores
-from moevoprune.features.images import PARTS, ImageSet, find_images
+from moevoprune.features.image_set import PARTS, ImageSet
+from moevoprune.features.images import find_images
 from moevoprune.features.ood import OodRows
 from moevoprune.features.row_store import RowStore
 from moevoprune.files import atomic_path, cache_folder
@@ -39,6 +41,7 @@ _BATCH = {"cpu": 32, "cuda": 128}
 _MOST_WORKERS = 16
 _HASHING_THREADS = 4
 _CHUNK = 1024
+_MOST_RECORDED = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +73,7 @@ class Extraction:
     @property
     def skipped(self) -> tuple[str, ...]:
         """Files that could not be read, each with the reason."""
-        return tuple(cast("list[str]", self.record["skipped"]))
+        return self.images.skipped
 
     @property
     def n_features(self) -> int:
@@ -110,7 +113,7 @@ class Extraction:
         """Write a feature set that :meth:`FeatureSet.load` reads, without holding it in memory.
 
         Besides what a feature set needs the file has ``extraction`` (how the features were made, JSON) and, for
-        every part, ``files_PART`` (each row's image).
+        every part, ``files_PART`` (each row's image), and ``skipped`` (what was left out, with the reason).
 
         Parameters
         ----------
@@ -139,10 +142,9 @@ class Extraction:
                     file, f"X_{part}", self._blocks(indices, dtype, path), (len(indices), self.n_features), dtype
                 )
                 _write_array(file, f"y_{part}", self.images.labels[indices])
-                names = [self.images.keys[i] for i in indices]
-                kind = f"<U{max(len(name) for name in names)}"
-                blocks = (np.array(names[i : i + _CHUNK], dtype=kind) for i in range(0, len(names), _CHUNK))
-                _write(file, f"files_{part}", blocks, (len(names),), kind)
+                _write_names(file, f"files_{part}", [self.images.keys[i] for i in indices])
+            if self.skipped:
+                _write_names(file, "skipped", self.skipped)
             for name, rows in zip(("X_ood", "X_ood_test"), ood or (), strict=False):
                 _write_array(file, name, _narrowed(rows, dtype, path))
             _write_array(file, "class_names", np.array(self.images.class_names, dtype=np.str_))
@@ -189,14 +191,15 @@ class Extractor:
     workers
         Processes that decode images; 0 decodes in this one; None for 0 on CPU and one per core, at most 16, on
         CUDA.
-    mixed_precision
-        On CUDA, compute in half precision where that is safe (autocast).
+    full_precision
+        Compute in float32 on CUDA too, instead of in half precision where that is safe (autocast).
     skip_bad
         Leave out files that are no images, with a note, instead of stopping at the first one.
     cache
         Folder of the cache; None for that of MOEVOPRUNE_CACHE, else the user's.
     progress
-        Called with a stage (``"reading"`` or ``"extracting"``), images done and images in all.
+        Called with a stage (``"reading"``, ``"extracting"``, or ``"waiting"`` for another process that extracts
+        through the same backbone), images done and images in all.
 
     Raises
     ------
@@ -210,7 +213,7 @@ class Extractor:
         device: str = "auto",
         batch_size: int | None = None,
         workers: int | None = None,
-        mixed_precision: bool = True,
+        full_precision: bool = False,
         skip_bad: bool = False,
         cache: str | Path | None = None,
         progress: Progress | None = None,
@@ -225,7 +228,7 @@ class Extractor:
         if workers is None:
             workers = min(usable_cores(), _MOST_WORKERS) if on_cuda else 0
         self._workers = whole_number("workers", workers, 0, 1024)
-        self._mixed_precision = mixed_precision and on_cuda
+        self._mixed_precision = on_cuda and not full_precision
         self._skip_bad = skip_bad
         self._progress = progress or (lambda stage, done, total: None)
         self._device = resolved
@@ -233,7 +236,11 @@ class Extractor:
         folder = cache_folder(None if cache is None else Path(cache))
         if folder is None:
             raise InputError("there is no folder for the cache: set the environment variable MOEVOPRUNE_CACHE")
-        self._store = RowStore(folder / "extractions" / self._key(), self.backbone.feature_size)
+        self._store = RowStore(
+            folder / "extractions" / self._key(),
+            self.backbone.feature_size,
+            waiting=lambda: self._progress("waiting", 0, 0),
+        )
 
     def extract(
         self,
@@ -267,13 +274,17 @@ class Extractor:
         """
         if not isinstance(source, ImageSet):
             source = find_images(source, root, download, self._skip_bad)
-        extraction = self._extract(source)
-        images = extraction.images
-        if not images.class_names:
+        if not source.class_names:
             raise InputError(
-                f"{images.name}: its images lie in no class folders: arrange them as CLASS/* or "
+                f"{source.name}: its images lie in no class folders: arrange them as CLASS/* or "
                 "{train,test}/CLASS/*"
             )
+        if len(source.class_names) == 1:
+            raise InputError(
+                f"{source.name}: there is only one class, {printable(source.class_names[0])!r}: give at least two"
+            )
+        extraction = self._extract(source)
+        images = extraction.images
         record: dict[str, object] = {}
         if images.parts is None:
             images = images.split(test_fraction, split_seed, extraction.digests)
@@ -341,6 +352,11 @@ class Extractor:
             numbers = self._store.find(digests)
             n_computed = len(self._store) - before
         kept = images.without(unreadable) if unreadable else images
+        if unreadable:
+            # a class without training images is gone as a whole
+            there = set(kept.keys)
+            positions = [index for index, key in enumerate(images.keys) if key in there]
+            digests, numbers = [digests[index] for index in positions], numbers[positions]
         record: dict[str, object] = {
             "format": _VERSION,
             "images": images.name,
@@ -348,16 +364,11 @@ class Extractor:
             "backbone": {**self.backbone.record(), "settings": self.backbone.settings.model_dump(mode="json")},
             "device": self._device.type,
             "precision": "mixed" if self._mixed_precision else "float32",
-            "versions": {
-                name: metadata.version(name) for name in ("moevoprune", "pillow", "torch", "torchvision")
-            },
-            "skipped": list(kept.skipped),
+            "versions": {"moevoprune": metadata.version("moevoprune"), **_versions()},
+            "n_skipped": len(kept.skipped),
+            # the file holds them all
+            "skipped": list(kept.skipped[:_MOST_RECORDED]),
         }
-        if unreadable:
-            # a class without training images is gone as a whole
-            there = set(kept.keys)
-            positions = [index for index, key in enumerate(images.keys) if key in there]
-            digests, numbers = [digests[index] for index in positions], numbers[positions]
         return Extraction(kept, tuple(digests), record, kept.notes, n_computed, self._store, numbers)
 
     def _digests(self, images: ImageSet) -> list[bytes]:
@@ -383,6 +394,8 @@ class Extractor:
         for index in absent:
             first.setdefault(digests[index], index)
         pending = sorted(first.values())
+        if not pending:
+            return {}
         bad: dict[int, str] = {}
         done = len(images) - len(pending)
         self._progress("extracting", done, len(images))
@@ -422,6 +435,8 @@ class Extractor:
             **{name: record[name] for name in ("name", "args", "weights_sha256", "layer", "preprocessing")},
             "device": self._device.type,
             "mixed_precision": self._mixed_precision,
+            # decoding and kernels are theirs: last digits may differ
+            **_versions(),
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode("ascii")).hexdigest()
         return f"{self.backbone.settings.name}-{digest[:24]}"
@@ -468,6 +483,10 @@ def extract(
     return extractor.extract(source, root, download, test_fraction, split_seed)
 
 
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("pillow", "torch", "torchvision")}
+
+
 def _twin_notes(images: ImageSet, digests: Sequence[bytes]) -> list[str]:
     twins = images.twins(digests)
     if not twins:
@@ -497,6 +516,12 @@ def _write(
         npy_format.write_array_header_1_0(cast(BinaryIO, member), header)
         for block in blocks:
             member.write(np.ascontiguousarray(block).tobytes())
+
+
+def _write_names(file: zipfile.ZipFile, name: str, names: Sequence[str]) -> None:
+    kind = f"<U{max(len(text) for text in names)}"
+    blocks = (np.array(names[start : start + _CHUNK], dtype=kind) for start in range(0, len(names), _CHUNK))
+    _write(file, name, blocks, (len(names),), kind)
 
 
 def _write_array(file: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:

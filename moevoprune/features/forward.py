@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from moevoprune.errors import InputError
 from moevoprune.features.backbones import Backbone
 from moevoprune.features.decoding import UnreadableImageError
-from moevoprune.features.images import ImageSet
+from moevoprune.features.image_set import ImageSet
 from moevoprune.features.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -81,6 +83,11 @@ def compute_features(
     ------
     Batch
         One for every `batch_size` of the indices.
+
+    Raises
+    ------
+    InputError
+        The device has too little memory, or a process that decodes ended.
     """
     import torch
     from torch.utils.data import DataLoader
@@ -88,7 +95,7 @@ def compute_features(
     loader = DataLoader(
         cast(Any, _Pixels(images, backbone.preprocessing, indices)),
         batch_size=batch_size,
-        num_workers=workers,
+        num_workers=min(workers, math.ceil(len(indices) / batch_size)),
         collate_fn=_collate,
         pin_memory=backbone.device.type == "cuda",
         # the default would draw a number from torch's global generator
@@ -122,6 +129,16 @@ def compute_features(
             running = good, bad, start(pixels)
         if running is not None:
             yield finish(*running)
+    except torch.cuda.OutOfMemoryError:
+        raise InputError(
+            f"{backbone.settings.name}: not enough memory on {backbone.device}: use a smaller --batch-size"
+        ) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            "a process that decodes images ended unexpectedly (not enough memory?): use fewer --workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
@@ -140,7 +157,12 @@ def _forward(backbone: Backbone, pixels: torch.Tensor, size: int, mixed_precisio
     count = len(pixels)
     if count < size:
         pixels = torch.cat([pixels, pixels[:1].expand(size - count, -1, -1, -1)])
-    return backbone.features(pixels.to(backbone.device, non_blocking=True), mixed_precision)[:count]
+    pixels = pixels.to(backbone.device, non_blocking=True)
+    rows = backbone.features(pixels, mixed_precision)
+    if mixed_precision and not bool(rows.isfinite().all()):
+        # beyond the range of half precision
+        rows = backbone.features(pixels)
+    return rows[:count]
 
 
 class _Pixels:
@@ -160,6 +182,9 @@ class _Pixels:
             return index, self._prepare(self._images.open(index))
         except UnreadableImageError as error:
             return index, error.reason
+        except InputError as error:
+            # as an exception it would come out of a worker with the worker's traceback for a message
+            return index, str(error)
 
 
 def _collate(items: list[tuple[int, Any]]) -> tuple[list[int], torch.Tensor | None, dict[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -89,7 +90,9 @@ def rows_of(features: FeatureSet) -> OodRows:
     return OodRows(rows, np.concatenate([y for _, y in parts if y is not None]), features.class_names)
 
 
-def choose_ood(sources: Sequence[OodRows], n_selection: int, n_test: int, seed: int) -> tuple[Floats, Floats]:
+def choose_ood(
+    sources: Sequence[OodRows], n_selection: int, n_test: int, seed: int, familiar: Sequence[Floats] = ()
+) -> tuple[Floats, Floats]:
     """Choose out-of-distribution rows for the search and others for the test.
 
     In each part the sources have equal shares, and inside a source its groups have; what one is too small to give,
@@ -105,6 +108,8 @@ def choose_ood(sources: Sequence[OodRows], n_selection: int, n_test: int, seed: 
         parts shrink in proportion, to at least 1 each.
     seed
         Seed of the draw, at least 0.
+    familiar
+        In-distribution rows, each array of shape (rows, d): rows equal to one of them are not taken.
 
     Returns
     -------
@@ -128,12 +133,12 @@ def choose_ood(sources: Sequence[OodRows], n_selection: int, n_test: int, seed: 
             f"the sources of out-of-distribution rows have {widths[0]} and {widths[-1]} features; "
             "take them all from the same backbone layer"
         )
-    pools = _groups_without_repeats(sources)
+    pools = _groups_without_repeats(sources, familiar)
     total = sum(len(rows) for source in pools for rows in source)
     if total < 2:
         raise InputError(
-            "out-of-distribution rows: there is only one different row, but the search and the test need one "
-            "each; give more"
+            f"out-of-distribution rows: {total} of them differ from one another and from the task's own rows, but "
+            "the search and the test need one each; give more"
         )
     wanted = n_selection + n_test
     if total < wanted:
@@ -190,7 +195,8 @@ def with_ood(features: FeatureSet, sources: Sequence[OodRows], seed: int) -> Fea
                 f"out-of-distribution rows have {source.rows.shape[1]} features but {features.name} has "
                 f"{features.n_features}; take them from the same backbone layer"
             )
-    selection, test = choose_ood(sources, _n_selection(features), features.n_test, seed)
+    familiar = [rows for rows in (features.X_train, features.X_val, features.X_test) if rows is not None]
+    selection, test = choose_ood(sources, _n_selection(features), features.n_test, seed, familiar)
     return replace(features, X_ood=selection, X_ood_test=test)
 
 
@@ -249,19 +255,23 @@ def _n_selection(features: FeatureSet) -> int:
     return features.n_train + (0 if features.X_val is None else len(features.X_val))
 
 
-def _groups_without_repeats(sources: Sequence[OodRows]) -> list[list[Rows]]:
+def _groups_without_repeats(sources: Sequence[OodRows], familiar: Sequence[Floats]) -> list[list[Rows]]:
     """Row numbers of each source's groups, leaving out rows whose bytes were there before."""
-    known: set[bytes] = set()
+    known = {_content(row) for rows in familiar for row in rows}
     pools = []
     for source in sources:
         fresh = np.zeros(len(source.rows), dtype=np.bool_)
         for number, row in enumerate(source.rows):
-            content = row.tobytes()
+            content = _content(row)
             fresh[number] = content not in known
             known.add(content)
         groups = [np.flatnonzero(fresh & (source.groups == group)) for group in range(len(source.group_names))]
         pools.append([rows for rows in groups if len(rows)])
     return pools
+
+
+def _content(row: Floats) -> bytes:
+    return hashlib.blake2b(row.astype(np.float32).tobytes(), digest_size=16).digest()
 
 
 def _balanced(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from moevoprune.features.backbones import BackboneSettings
+    from moevoprune.features.backbone_settings import BackboneSettings
 
 __all__ = ["Preprocessing", "default_preprocessing", "resolve_preprocessing"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +41,8 @@ class RowStore:
         Where to keep it; made where missing.
     width
         Features in a row.
+    waiting
+        Called before waiting for another process.
 
     Raises
     ------
@@ -48,10 +50,11 @@ class RowStore:
         The folder cannot be made, read or written.
     """
 
-    def __init__(self, folder: Path, width: int) -> None:
+    def __init__(self, folder: Path, width: int, waiting: Callable[[], None] = lambda: None) -> None:
         self._folder = folder
         self.width = width
         self._bytes_per_row = 4 * width
+        self._waiting = waiting
         self._lock = -1
         self._known: Digests = _as_digests([])
 
@@ -59,7 +62,7 @@ class RowStore:
         with self._failing_plainly():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        _wait_for(self._lock)
+        _wait_for(self._lock, self._waiting)
         try:
             self._recover()
         except BaseException:
@@ -209,11 +212,15 @@ def _checksum(file: Any, length: int) -> int | None:
     return crc
 
 
-def _wait_for(lock: int) -> None:
+def _wait_for(lock: int, waiting: Callable[[], None]) -> None:
     """Hold a lock file until it is closed, also by a crash; waits for whoever holds it."""
     try:
         import fcntl
     except ImportError:  # Windows: two processes at once are on their own there
         return
     with suppress(OSError):  # a network file system without locks
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)

@@ -17,7 +17,7 @@ from moevoprune.features.vision import import_torchvision, own_randomness, reaso
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-    from moevoprune.features.backbones import BackboneSettings
+    from moevoprune.features.backbone_settings import BackboneSettings
 
 __all__ = [
     "download_state",

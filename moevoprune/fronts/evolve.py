@@ -19,7 +19,7 @@ from moevoprune.fronts.front import Axis, Front
 from moevoprune.heads.head import TrainedHead
 from moevoprune.objectives import auroc, fpr_at_tpr, odin_perturb, ood_score, ood_scores_of
 from moevoprune.search.algorithms import DEFAULT_ALGORITHM
-from moevoprune.search.fitness import pack
+from moevoprune.search.fitness import pack, settled
 from moevoprune.search.loop import (
     Generation,
     SearchResult,
@@ -206,15 +206,17 @@ class _OodTest:
         inside, outside = (self._outputs(head, rows, score) for rows in (self.inside, self.outside))
         if not (np.isfinite(inside).all() and np.isfinite(outside).all()):
             return _DIVERGED_OOD
-        score_in, score_out = (ood_score(torch.from_numpy(outputs), score) for outputs in (inside, outside))
+        score_in, score_out = (
+            ood_score(settled(torch.from_numpy(outputs)), score) for outputs in (inside, outside)
+        )
         return auroc(score_in, score_out).item(), fpr_at_tpr(score_in, score_out).item()
 
-    def _outputs(self, head: TrainedHead, rows: npt.NDArray[np.float32], score: str) -> npt.NDArray[np.float32]:
-        if score != "odin":
-            return head.outputs(rows)
-        module = head.to_module(prepared=True)
+    def _outputs(self, head: TrainedHead, rows: npt.NDArray[np.float32], score: str) -> Values:
+        # as the search compares them: in float64, since scores differ far below float32's last digit
+        module = head.to_module(prepared=True).double()
         with reproducible(torch.device("cpu")):
-            prepared = torch.from_numpy(head.prepare(rows))
-            moved = odin_perturb(module, prepared, torch.from_numpy(self.odin_step[head.inputs]))
-            outputs: npt.NDArray[np.float32] = module(moved).numpy()
+            prepared = torch.from_numpy(head.prepare(rows)).double()
+            if score == "odin":
+                prepared = odin_perturb(module, prepared, torch.from_numpy(self.odin_step[head.inputs]))
+            outputs: Values = module(prepared).numpy()
         return outputs

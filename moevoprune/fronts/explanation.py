@@ -268,7 +268,8 @@ def feature_weight(front: Front) -> Values:
 
     In one head a feature's relative weight is the Euclidean norm of its weights into the first layer, divided by
     the mean of these norms over the features that the head reads: 1 is an average feature of the head, whatever
-    the head's size. Heads standardise their features, so the norms can be compared. It needs no data, but says
+    the head's size. Norms can be compared where heads standardise their features, as they do by default; those of
+    other heads are in the features' own units. It needs no data, but says
     nothing of what the layers above make of a feature; :func:`feature_importance` does.
 
     Parameters
@@ -483,10 +484,11 @@ def _mean_over_readers(front: Front, measure: Any) -> Values:
 def _occlude(head: TrainedHead, rows: npt.NDArray[np.floating]) -> Values:
     """Importance of the inputs of one head, shape (inputs,).
 
-    Without input j the first layer gives Z - z_j w_j, z being the standardised rows: their training mean is 0. So
+    With input j at its mean the first layer gives Z - (z_j - mean z_j) w_j, z being the rows as it reads them. So
     no product over all inputs is done again.
     """
-    standard: Floats = (rows[:, head.inputs].astype(np.float32) - head.mean) / head.scale
+    standard = head.prepare(rows)
+    centred: Floats = standard - standard.mean(axis=0)
     weights, bias = head.weights[0], head.biases[0]
     first = standard @ weights if bias is None else standard @ weights + bias
     untouched = _upwards(head, first)
@@ -496,7 +498,7 @@ def _occlude(head: TrainedHead, rows: npt.NDArray[np.floating]) -> Values:
     step = max(1, _CHUNK // max(first.size, untouched.size, 1))
     for start in range(0, len(changes), step):
         part = slice(start, start + step)
-        without = first - standard.T[part, :, None] * weights[part, None, :]
+        without = first - centred.T[part, :, None] * weights[part, None, :]
         outputs = _upwards(head, without.reshape(-1, first.shape[1])).reshape(-1, *untouched.shape)
         if head.task == "classification":
             classes = untouched.argmax(axis=1)[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -22,7 +23,6 @@ __all__ = [
     "ood_score",
 ]
 
-OOD_SCORES = ("msp", "temperature", "odin", "energy")
 ODIN_TEMPERATURE = 1000.0
 
 
@@ -125,9 +125,16 @@ def ood_score(logits: Tensor, score: str) -> Tensor:
     """
     if score not in OOD_SCORES:
         raise InputError(f"unknown OoD score {score!r}: use one of {', '.join(OOD_SCORES)}")
-    if score == "energy":
-        return energy_score(logits)
-    return max_softmax_score(logits, 1.0 if score == "msp" else ODIN_TEMPERATURE)
+    return OOD_SCORES[score](logits)
+
+
+# by name; an objective ood_auroc:NAME is made for each
+OOD_SCORES: dict[str, Callable[[Tensor], Tensor]] = {
+    "msp": max_softmax_score,
+    "temperature": functools.partial(max_softmax_score, temperature=ODIN_TEMPERATURE),
+    "odin": functools.partial(max_softmax_score, temperature=ODIN_TEMPERATURE),
+    "energy": energy_score,
+}
 
 
 def odin_perturb(

@@ -22,7 +22,7 @@ from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.trainer import TRAINER_VERSION, HeadStack, PopulationTrainer
 from moevoprune.objectives import MIN_CKA_ROWS, Candidate, FoldPrediction, Objective, odin_perturb
 
-__all__ = ["DEFAULT_ODIN_EPSILON", "FitnessEvaluator", "pack"]
+__all__ = ["DEFAULT_ODIN_EPSILON", "FitnessEvaluator", "pack", "settled"]
 
 # tried on six pairs of real sets: steps up to .01 change little (Liang et al.'s .0014 of a pixel's range is about
 # .005 of its deviation), up to .2 nearly all gain, and beyond that some lose
@@ -308,7 +308,7 @@ class FitnessEvaluator:
         """
         exact = stack.to(torch.float64)
         outside = _columns(ood, stack.mask, inputs).double()
-        outside_of_all = self._in_target_units(_settled(exact.outputs_of_all(outside)))
+        outside_of_all = self._in_target_units(settled(exact.outputs_of_all(outside)))
         step = torch.from_numpy(self.odin_step).to(self.device)[inputs] if "odin" in self._needs else None
 
         def of_fold(fold: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -318,9 +318,9 @@ class FitnessEvaluator:
             inside = _columns(self._validation[fold], stack.mask, inputs).double()
             named = {"ood_outputs": outside_of_all[fold]}
             if step is not None:
-                named["odin_outputs"] = _settled(forward(odin_perturb(forward, inside, step)))
-                named["odin_ood_outputs"] = _settled(forward(odin_perturb(forward, outside, step)))
-            return _settled(forward(inside)), named
+                named["odin_outputs"] = settled(forward(odin_perturb(forward, inside, step)))
+                named["odin_ood_outputs"] = settled(forward(odin_perturb(forward, outside, step)))
+            return settled(forward(inside)), named
 
         return of_fold
 
@@ -331,7 +331,7 @@ class FitnessEvaluator:
         return outputs * torch.from_numpy(scale).to(outputs) + torch.from_numpy(mean).to(outputs)
 
 
-def _settled(outputs: Tensor) -> Tensor:
+def settled(outputs: Tensor) -> Tensor:
     """Cut off the digits that depend on a row's place in a matrix product: equal rows then have equal outputs."""
     return (outputs * _OUTPUT_STEPS).round() / _OUTPUT_STEPS
 

@@ -20,13 +20,8 @@ from torchvision import models
 
 from moevoprune.errors import InputError
 from moevoprune.features import vision
-from moevoprune.features.backbones import (
-    Backbone,
-    BackboneSettings,
-    available_backbones,
-    backbone_layers,
-    load_backbone,
-)
+from moevoprune.features.backbone_settings import BackboneSettings
+from moevoprune.features.backbones import Backbone, available_backbones, backbone_layers, load_backbone
 
 ROOT = Path(__file__).resolve().parents[2]
 

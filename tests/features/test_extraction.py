@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from moevoprune import FeatureSet, InputError
-from moevoprune.features.backbones import BackboneSettings, load_backbone
+from moevoprune.features.backbone_settings import BackboneSettings
+from moevoprune.features.backbones import load_backbone
 from moevoprune.features.extraction import Extractor
 from moevoprune.features.images import find_images
 

@@ -24,9 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moevoprune import InputError
-from moevoprune.features import images as images_module
+from moevoprune.features import data_sets
 from moevoprune.features.decoding import UnreadableImageError
-from moevoprune.features.images import PARTS, ImageSet, find_images
+from moevoprune.features.image_folders import FolderImages
+from moevoprune.features.image_set import PARTS, ImageSet
+from moevoprune.features.images import find_images
 
 
 def picture(path: Path, colour: int = 0) -> Path:
@@ -316,7 +318,7 @@ def test_citrus_leaves(shared_data: Path) -> None:
 def loose_set(labels: Sequence[int], n_classes: int) -> ImageSet:
     order = sorted(labels)
     keys = tuple(f"{label}/{index:04d}" for index, label in enumerate(order))
-    source = images_module._Folder("/nowhere")
+    source = FolderImages("/nowhere")
     names = tuple(map(str, range(n_classes)))
     return ImageSet("set", keys, np.array(order, dtype=np.int64), names, None, source)
 
@@ -570,7 +572,7 @@ def test_download_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
     class Offline(torchvision.datasets.VisionDataset):  # type: ignore[misc]
         def __init__(self, root: str, train: bool = True, download: bool = True, loader: Any = None) -> None:
-            asked.append((root, train, download, loader is images_module._load))
+            asked.append((root, train, download, loader is data_sets._load))
             print("Downloading")
             raise RuntimeError("no connection\nat all")
 
@@ -767,10 +769,10 @@ def test_other_tasks_are_refused_before_anything_is_downloaded(tmp_path: Path, n
 def test_every_data_set_has_parts_or_a_reason(tmp_path: Path) -> None:
     """What each class of the installed torchvision would be asked for."""
     plans = {}
-    for name in images_module._data_set_names().values():
-        if name in images_module._REFUSED or name == "FakeData":
+    for name in data_sets.data_set_names().values():
+        if name in data_sets._REFUSED or name == "FakeData":
             continue
-        maker = images_module._Maker(name, tmp_path, False)
+        maker = data_sets._Maker(name, tmp_path, False)
         if "train" in maker.accepted:
             plans[name] = "flag"
         elif "split" in maker.accepted:
@@ -794,8 +796,8 @@ def test_every_data_set_has_parts_or_a_reason(tmp_path: Path) -> None:
     assert plans["FGVCAircraft"] == "train,val,trainval,test"
     assert plans["SVHN"] == "train,test,extra"
     assert plans["Places365"].startswith("train-standard,train-challenge,val")
-    assert "download" in images_module._Maker("QMNIST", tmp_path, True).accepted
-    assert "download" not in images_module._Maker("ImageNet", tmp_path, True).accepted
+    assert "download" in data_sets._Maker("QMNIST", tmp_path, True).accepted
+    assert "download" not in data_sets._Maker("ImageNet", tmp_path, True).accepted
 
 
 def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

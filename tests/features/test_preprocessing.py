@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision import models
 
 from moevoprune.errors import InputError
-from moevoprune.features.backbones import BackboneSettings
+from moevoprune.features.backbone_settings import BackboneSettings
 from moevoprune.features.preprocessing import Preprocessing, default_preprocessing, resolve_preprocessing
 
 

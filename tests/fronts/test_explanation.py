@@ -59,9 +59,9 @@ def importance_by_loop(front, rows):
     """Feature by feature and head by head, through the heads' own outputs."""
     total, readers = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
     for head in front.heads:
-        for place, feature in enumerate(head.inputs):
+        for feature in head.inputs:
             without = rows.copy()
-            without[:, feature] = head.mean[place]
+            without[:, feature] = rows[:, feature].mean()
             if head.task == "classification":
                 every = np.arange(len(rows))
                 classes = head.predict(rows)

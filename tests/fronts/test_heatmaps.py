@@ -351,7 +351,8 @@ def test_same_maps_same_bytes(tmp_path):
 
 
 def test_a_real_backbone_looks_at_the_leaf(shared_data):
-    from moevoprune.features.backbones import BackboneSettings, load_backbone
+    from moevoprune.features.backbone_settings import BackboneSettings
+    from moevoprune.features.backbones import load_backbone
 
     half = (0.5, 0.5, 0.5)
     weights = str(shared_data / "backbones" / "mobilenet_v2_035_imagenet.pth")

@@ -247,3 +247,110 @@ def test_a_shipped_problem_finds_its_images_below_root(images, strange, tmp_path
     options += ["--size", "32", "--crop", "32", "--backbone-arg", "width_mult=0.1", "--set", "preset=default"]
     assert main(["run", "leaves", "--out", "r", "--quiet", *options, "--algorithm", "nsga2", *QUICK]) == 0
     assert "ood_auroc" in Front.load(tmp_path / "r").objectives
+
+
+def test_a_data_set_in_a_folder_of_its_own_name_is_the_data_set(images, tmp_path, capsys):
+    (tmp_path / "data" / "MNIST" / "raw").mkdir(parents=True)
+    photo(tmp_path / "data" / "MNIST" / "raw" / "x.png", 0, 1)
+    assert main(["extract", "MNIST", "--root", "data", "--out", "f.npz", "--quiet", *BACKBONE]) == 2
+    assert "--download" in error(capsys)
+
+
+def test_options_on_images_are_refused_where_there_are_none(images, capsys):
+    assert main(["run", "digits", "--backbone", "resnet18", "--quiet"]) == 2
+    assert "--backbone" in error(capsys)
+    assert main(["run", "digits", "--set", "test_fraction=0.3", "--quiet"]) == 2
+    assert "--set" in error(capsys)
+
+
+def test_a_resumed_run_may_name_its_backbone_again_but_no_other(images, capsys):
+    assert main(["run", "colours", "--out", "r", "--quiet", *BACKBONE, *QUICK]) == 0
+    again = ["run", "--out", "r", "--resume", "--quiet", "--no-baselines"]
+    assert main([*again, "--backbone", "mobilenet_v2"]) == 0
+    assert main([*again, "--crop", "24"]) == 2
+    assert "backbone.crop" in error(capsys)
+
+
+def test_written_settings_hold_the_backbone_in_full(images, tmp_path):
+    options = ["--set", "backbone.weights=none", "--set", "size=32", "--set", "crop=32"]
+    assert main(["run", "colours", "--out", "r", "--quiet", "--backbone", "resnet18", *options, *QUICK]) == 0
+    config = parse_config(read_toml(tmp_path / "r" / "config.toml"), "config")
+    assert (config.backbone.name, config.backbone.weights, config.backbone.crop) == ("resnet18", "none", 32)
+
+
+def test_features_of_another_network_are_no_ood_rows(images, strange, capsys):
+    assert main(["extract", "colours", "--out", "f.npz", "--quiet", *BACKBONE]) == 0
+    other = ["--backbone", "mobilenet_v2", "--backbone-arg", "width_mult=0.1", "--weights", "none", "--size", "40"]
+    assert main(["extract", "strange", "--out", "s.npz", "--quiet", *other]) == 0
+    assert main(["run", "f.npz", "--ood", "s.npz", "--quiet", *QUICK]) == 2
+    assert "another network" in error(capsys)
+    assert main(["run", "f.npz", "--ood", "strange", "--quiet", *other, *QUICK]) == 2
+    assert "another network" in error(capsys)
+
+
+def test_ood_rows_of_another_width_are_refused_before_anything_is_written(images, tmp_path, capsys):
+    rows = np.random.default_rng(0).random((6, 7))
+    np.savez(tmp_path / "narrow.npz", X_train=rows, y_train=[0, 1] * 3, X_test=rows[:2], y_test=[0, 1])
+    assert main(["extract", "colours", "--out", "f.npz", "--quiet", "--ood", "narrow.npz", *BACKBONE]) == 2
+    assert "7 features" in error(capsys)
+    assert not (tmp_path / "f.npz").exists()
+
+
+def test_ones_own_rows_are_no_ood_rows(images, strange, tmp_path, capsys):
+    assert main(["extract", "colours", "--out", "f.npz", "--quiet", *BACKBONE]) == 0
+    assert main(["run", "f.npz", "--ood", "f.npz", "--quiet", *QUICK]) == 2
+    assert "task's own rows" in error(capsys)
+    assert main(["extract", "colours", "--out", "g.npz", "--quiet", "--ood", "f.npz", "strange", *BACKBONE]) == 0
+    features = FeatureSet.load(tmp_path / "g.npz")
+    own = {row.tobytes() for row in (*features.X_train, *features.X_test)}
+    assert not own & {row.tobytes() for row in (*features.X_ood, *features.X_ood_test)}
+    assert len(features.X_ood) + len(features.X_ood_test) == 8
+    assert [entry["source"] for entry in json.loads(features.extraction)["ood"]] == [
+        str(tmp_path / "f.npz"),
+        str(strange),
+    ]
+
+
+def test_slips_are_found_before_images_are_read(images, tmp_path, capsys, monkeypatch):
+    from moevoprune.features.extraction import Extractor
+
+    monkeypatch.setattr(Extractor, "_extract", None)
+    assert main(["run", "colours", "--quiet", *BACKBONE, "--objectives", "acuracy"]) == 2
+    assert "accuracy" in error(capsys)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "front.csv").write_text("")
+    assert main(["run", "colours", "--out", "taken", "--quiet", *BACKBONE]) == 2
+    assert "--resume" in error(capsys)
+    assert main(["extract", "colours/red", "--out", "f.npz", "--quiet", *BACKBONE]) == 2
+    assert "class folders" in error(capsys)
+
+
+def test_a_long_list_of_skipped_files_does_no_harm(images, tmp_path):
+    for number in range(300):
+        (images / "red" / f"{'long' * 40}{number}.png").write_text("x")
+    assert main(["extract", "colours", "--out", "f.npz", "--quiet", "--skip-bad", *BACKBONE]) == 0
+    record = json.loads(FeatureSet.load(tmp_path / "f.npz").extraction)
+    assert record["n_skipped"] == 300
+    assert len(record["skipped"]) == 100
+    with np.load(tmp_path / "f.npz") as archive:
+        assert len(archive["skipped"]) == 300
+
+
+def test_explain_finds_the_test_images_of_a_run_that_skipped_files(images, tmp_path, monkeypatch):
+    from moevoprune.cli import explain
+
+    for number in (3, 7):
+        (images / "red" / f"{number:02}.png").write_text("x")
+    assert main(["run", "colours", "--out", "r", "--quiet", "--skip-bad", *BACKBONE, *QUICK]) == 0
+    assert main(["extract", "colours", "--out", "f.npz", "--quiet", "--skip-bad", *BACKBONE]) == 0
+    pools = []
+    pool = explain._pool
+
+    def kept(found, record):
+        pools.append([found.keys[index] for index in pool(found, record)])
+        return pool(found, record)
+
+    monkeypatch.setattr(explain, "_pool", kept)
+    assert main(["explain", "r", "--images", "colours", "--skip-bad", "--top", "1", "--quiet"]) == 0
+    with np.load(tmp_path / "f.npz") as archive:
+        assert sorted(pools[0]) == sorted(archive["files_test"].tolist())
