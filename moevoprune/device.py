@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
 from moevoprune.errors import InputError
 
-__all__ = ["reproducible", "resolve_device"]
+__all__ = ["reproducible", "resolve_device", "usable_cores"]
 
 
 def resolve_device(device: str) -> torch.device:
@@ -61,3 +62,10 @@ def reproducible(device: torch.device) -> Iterator[None]:
             torch.set_num_threads(threads)
         else:
             torch.backends.cuda.matmul.allow_tf32 = tf32
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    with suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -80,18 +80,31 @@ def cache_folder(chosen: Path | None = None) -> Path | None:
         return None
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of :func:`atomic_path` that a killed process has left in a folder."""
+def remove_leftovers(folder: Path, target: str | None = None) -> None:
+    """Remove temporary files of :func:`atomic_path` that a killed process has left in a folder.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    target
+        Name of the file that they were to become; None for any.
+    """
+    start = "." if target is None else f".{Path(target).stem[:80]}."
     if folder.is_dir():
         for path in folder.iterdir():
-            if _TEMPORARY.fullmatch(path.name):
+            if _TEMPORARY.fullmatch(path.name) and path.name.startswith(start):
                 path.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{target}: holds a name that is not UTF-8: rename that file or folder") from None
     with atomic_path(target) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(content)
 
 
 def sync_folder(folder: Path) -> None:

@@ -38,6 +38,7 @@ from moevoprune.cli.building import (
 from moevoprune.cli.config import RunConfig, exists, set_value
 from moevoprune.cli.data import image_options, load_data
 from moevoprune.cli.table import comparison_lines
+from moevoprune.device import usable_cores
 from moevoprune.errors import InputError, whole_number
 from moevoprune.features import FeatureSet
 from moevoprune.files import remove_leftovers, write_text
@@ -273,8 +274,7 @@ def _jobs(asked: int | None, plan: _Plan) -> int:
         return whole_number("--jobs", asked, 1, 1024)
     if any(one.config.compute.device.startswith("cuda") for one in plan.data):
         return 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, len(plan.cells())))
+    return max(1, min(usable_cores(), len(plan.cells())))
 
 
 def _read_settings(out: Path) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class ComputeConfig(_Section):
 
     device: str = "auto"
     chunk: int | None = Field(default=None, ge=1)
-    image_batch: int | None = Field(default=None, ge=1)
+    image_batch: int | None = Field(default=None, ge=1, le=1_000_000)
     workers: int | None = Field(default=None, ge=0, le=1024)
     full_precision: bool = False
 
@@ -180,7 +180,10 @@ def read_toml(path: Path, base: Path | None = None) -> dict[str, Any]:
         if isinstance(data.get("features"), str):
             data["features"] = absolute_source(data["features"], base)
         if ("images" in data or data.get("ood")) and isinstance(data.get("root", ""), str):
-            data["root"] = str((base / data.get("root", "")).resolve())
+            try:
+                data["root"] = str((base / data.get("root", "")).resolve())
+            except (OSError, ValueError):
+                raise InputError(f"{path}: data.root is not a possible path") from None
     weights = backbone.get("weights") if isinstance(backbone, dict) else None
     # a word such as "default" is no file there
     if isinstance(weights, str) and exists(base / weights):

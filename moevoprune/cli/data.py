@@ -76,6 +76,8 @@ def from_here(key: str, text: str) -> str:
     """
     if key == "data.features":
         return absolute_source(text, Path.cwd())
+    if not text.strip():
+        raise InputError(f"{key} is empty: give a path, or leave it out")
     if key == "data.root" or (key in ("data.images", "data.ood", "backbone.weights") and exists(Path(text))):
         return str(Path(text).absolute())
     return text
@@ -101,6 +103,7 @@ def locate_images(data: dict[str, Any], where: str) -> None:
     if isinstance(images := data.get("images"), str):
         data["images"] = _located(images, folder, where, "images")
     ood = data.get("ood", [])
+    ood = [ood] if isinstance(ood, str) else ood
     if isinstance(ood, list | tuple) and all(isinstance(source, str) for source in ood):
         data["ood"] = [_located(source, folder, where, "out-of-distribution images") for source in ood]
 
@@ -297,6 +300,8 @@ def _tell(extraction: Extraction, extractor: Extractor, say: Say) -> None:
 
 
 def _located(source: str, root: Path | None, where: str, what: str) -> str:
+    if not source.strip():
+        raise InputError(f"{where or 'IMAGES'}: the name of the {what} is empty: give a folder or a data set")
     path = Path(source).expanduser()
     # torchvision keeps some data sets in a folder of their name: with a root the name is meant
     if root is not None and source.isidentifier() and is_data_set(source):
@@ -345,6 +350,8 @@ class _Bar:
     def __call__(self, stage: str, done: int, total: int) -> None:
         from tqdm import tqdm
 
+        if sys.stderr is None:
+            return
         if stage == "waiting":
             print("waiting for another process that extracts through the same backbone", file=sys.stderr)
             return

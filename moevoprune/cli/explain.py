@@ -106,6 +106,9 @@ def explain(arguments: Namespace) -> int:
         figures.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{figures}: cannot be made ({error.strerror}): choose another --out folder") from None
+    # those of an earlier call, perhaps of other classes
+    for old in figures.glob("explain_*.png"):
+        old.unlink(missing_ok=True)
     write_text(out / "explanation.csv", explanation.to_csv())
     written = [out / "explanation.csv"]
     if explanation.units is not None:
@@ -419,6 +422,8 @@ def _split_again(images: ImageSet, record: dict[str, Any]) -> ImageSet:
     extraction = _get(record, "extraction")
     fraction, seed = _get(extraction, "split", "test_fraction"), _get(extraction, "split", "split_seed")
     if not isinstance(fraction, int | float) or not isinstance(seed, int) or not images.class_names:
+        return images
+    if not (0 < fraction < 1 and seed >= 0):
         return images
     # the run split what it could read
     readable = images.without(_unreadable(images)) if _get(extraction, "n_skipped") else images

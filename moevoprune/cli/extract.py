@@ -11,6 +11,7 @@ from moevoprune.cli.building import Voice, configure
 from moevoprune.cli.data import extract_images, from_here, image_options, ood_rows
 from moevoprune.errors import InputError
 from moevoprune.features.ood import choose_ood
+from moevoprune.files import remove_leftovers
 
 __all__ = ["extract"]
 
@@ -23,6 +24,7 @@ def extract(arguments: Namespace) -> int:
     # a name that torchvision knows is looked for below --root
     images = arguments.images if arguments.root is not None else from_here("data.images", arguments.images)
     config = configure({"data": {"images": images}}, arguments.images, options, [])
+    remove_leftovers(out.parent, out.name)
     started = time.monotonic()
     listener = None if arguments.quiet else say
     extractor, extraction = extract_images(config, listener)

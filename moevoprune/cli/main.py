@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from moevoprune.cli.explain import add_arguments
 from moevoprune.cli.options import add_image_options
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, printable
 
 __all__ = ["main"]
 
@@ -215,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(parser, arguments)
     except InputError as error:
-        print(f"moevoprune: error: {error}", file=sys.stderr)
+        # names in files and settings of others must not steer the terminal
+        print(f"moevoprune: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         # a second Ctrl-C while Python shuts down would only print a traceback

@@ -22,7 +22,7 @@ from moevoprune.cli.building import (
 from moevoprune.cli.config import RunConfig, changed_settings, exists, parse_config, read_toml, to_toml
 from moevoprune.cli.data import image_options
 from moevoprune.cli.table import front_table, objectives_line
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, printable
 from moevoprune.files import remove_leftovers, write_text
 from moevoprune.fronts.comparison import Standing, standing
 from moevoprune.fronts.evolve import declare_front
@@ -44,7 +44,9 @@ def run(arguments: Namespace) -> int:
     if out is not None and not arguments.resume:
         # before images are read, which may take hours
         _check_free(out)
-    config, problem = build_problem(_configure(arguments, out), say=None if arguments.quiet else say)
+    asked = _configure(arguments, out)
+    _check_text(asked)
+    config, problem = build_problem(asked, say=None if arguments.quiet else say)
     name = Path(config.data.source).stem
     if out is None:
         out = free_folder(Path("runs"), f"{name}-seed{config.seed}")
@@ -147,6 +149,13 @@ def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
         **image_options(arguments),
     }
     return configure(raw, where, options, arguments.set or [])
+
+
+def _check_text(config: RunConfig) -> None:
+    try:
+        to_toml(config).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{printable(config.data.source)}: its name is not UTF-8: rename it") from None
 
 
 def _check_free(out: Path) -> None:

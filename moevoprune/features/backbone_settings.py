@@ -66,6 +66,6 @@ class BackboneSettings(BaseModel):
     @field_validator("std")
     @classmethod
     def _check_positive(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
-        if value is not None and min(value) <= 0:
-            raise ValueError("give three numbers above 0")
+        if value is not None and min(value) < 1e-6:
+            raise ValueError("give three numbers of at least 1e-6")
         return value

@@ -347,8 +347,8 @@ def _construct(settings: BackboneSettings, defaults: dict[str, Any], values: boo
         own_randomness(),
         warnings.catch_warnings(),
     ):
-        # GoogLeNet and Inception announce another random start
-        warnings.simplefilter("ignore", FutureWarning)
+        # GoogLeNet and Inception announce another random start; layers without units are warned of
+        warnings.simplefilter("ignore")
         try:
             model: nn.Module = models.get_model(settings.name, weights=None, **defaults, **settings.args)
         except Exception as error:  # whatever the constructors of 80 networks raise for an argument

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from moevoprune.device import resolve_device
+from moevoprune.device import resolve_device, usable_cores
 from moevoprune.errors import InputError, printable, whole_number
 from moevoprune.features.backbone_settings import BackboneSettings
 from moevoprune.features.backbones import Backbone, load_backbone
 from moevoprune.features.decoding import UnreadableImageError
 from moevoprune.features.feature_set import FeatureSet
-from moevoprune.features.forward import Batch, compute_features, usable_cores
+from moevoprune.features.forward import Batch, compute_features
 from moevoprune.features.image_set import PARTS, ImageSet
 from moevoprune.features.images import find_images
 from moevoprune.features.ood import OodRows
@@ -90,7 +90,7 @@ class Extraction:
         Raises
         ------
         InputError
-            The images have no classes, or there are too few for a feature set.
+            The images have no classes or parts, or there are too few for a feature set.
         """
         parts = self._parts()
         arrays: dict[str, Any] = {}
@@ -131,6 +131,11 @@ class Extraction:
             The images have no classes, a feature overflows float16, or the file cannot be written.
         """
         path = Path(path)
+        if dtype not in ("float32", "float16"):
+            raise InputError(f"{path}: dtype is {dtype!r}: use 'float32' or 'float16'")
+        for rows in ood or ():
+            if rows.ndim != 2 or rows.shape[1] != self.n_features or not np.isfinite(rows).all():
+                raise InputError(f"{path}: out-of-distribution rows must have {self.n_features} finite features")
         parts = self._parts()
         self._check_parts(parts)
         with (
@@ -157,6 +162,8 @@ class Extraction:
         return OodRows(self.rows(), np.maximum(self.images.labels, 0), names)
 
     def _parts(self) -> dict[str, npt.NDArray[np.int64]]:
+        if self.images.parts is None:
+            raise InputError(f"{self.images.name}: has no training and test part: use Extractor.extract")
         parts = {part: self.images.rows(part) for part in PARTS}
         return {part: indices for part, indices in parts.items() if len(indices)}
 
@@ -223,7 +230,7 @@ class Extractor:
         resolved = resolve_device(device)
         on_cuda = resolved.type == "cuda"
         self._batch_size = (
-            _BATCH[resolved.type] if batch_size is None else whole_number("batch_size", batch_size, 1)
+            _BATCH[resolved.type] if batch_size is None else whole_number("batch_size", batch_size, 1, 1_000_000)
         )
         if workers is None:
             workers = min(usable_cores(), _MOST_WORKERS) if on_cuda else 0
@@ -400,7 +407,13 @@ class Extractor:
         done = len(images) - len(pending)
         self._progress("extracting", done, len(images))
         batches = compute_features(
-            images, pending, self.backbone, self._batch_size, self._workers, self._mixed_precision
+            images,
+            pending,
+            [digests[index] for index in pending],
+            self.backbone,
+            self._batch_size,
+            self._workers,
+            self._mixed_precision,
         )
         with closing(batches):
             for batch in batches:

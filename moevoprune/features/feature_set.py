@@ -409,7 +409,19 @@ def _checked_extraction(text: object) -> str:
         raise InputError(f"extraction is {type(text).__name__}, not a string; give JSON text, or leave it out")
     if len(text) > _LARGEST_EXTRACTION or len(text.encode("utf-8", "surrogatepass")) > _LARGEST_EXTRACTION:
         raise InputError("extraction is longer than 1 MiB; give a shorter description, or leave it out")
+    if text:
+        try:
+            record = json.loads(text, parse_constant=_no_number)
+            json.dumps(record)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            raise InputError("extraction is no JSON object; write one, or leave it out")
     return text
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number in JSON")
 
 
 def _numeric(name: str, value: object) -> Array:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from moevoprune.device import usable_cores
 from moevoprune.errors import InputError
 from moevoprune.features.backbones import Backbone
 from moevoprune.features.decoding import UnreadableImageError
@@ -22,7 +21,7 @@ from moevoprune.features.preprocessing import Preprocessing
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Batch", "compute_features", "usable_cores"]
+__all__ = ["Batch", "compute_features"]
 
 Rows = npt.NDArray[np.float32]
 
@@ -53,6 +52,7 @@ class Batch:
 def compute_features(
     images: ImageSet,
     indices: Sequence[int],
+    digests: Sequence[bytes],
     backbone: Backbone,
     batch_size: int,
     workers: int,
@@ -70,6 +70,8 @@ def compute_features(
         The images.
     indices
         Which of them.
+    digests
+        Content of each of these, as :meth:`ImageSet.digest` gave it: one that has changed since stops.
     backbone
         The network.
     batch_size
@@ -93,7 +95,7 @@ def compute_features(
     from torch.utils.data import DataLoader
 
     loader = DataLoader(
-        cast(Any, _Pixels(images, backbone.preprocessing, indices)),
+        cast(Any, _Pixels(images, backbone.preprocessing, indices, digests)),
         batch_size=batch_size,
         num_workers=min(workers, math.ceil(len(indices) / batch_size)),
         collate_fn=_collate,
@@ -144,13 +146,6 @@ def compute_features(
         torch.set_num_threads(threads)
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    with suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _forward(backbone: Backbone, pixels: torch.Tensor, size: int, mixed_precision: bool) -> torch.Tensor:
     import torch
 
@@ -168,10 +163,13 @@ def _forward(backbone: Backbone, pixels: torch.Tensor, size: int, mixed_precisio
 class _Pixels:
     """A torch data set of prepared images; for one that cannot be read, the reason."""
 
-    def __init__(self, images: ImageSet, prepare: Preprocessing, indices: Sequence[int]) -> None:
+    def __init__(
+        self, images: ImageSet, prepare: Preprocessing, indices: Sequence[int], digests: Sequence[bytes]
+    ) -> None:
         self._images = images
         self._prepare = prepare
         self._indices = indices
+        self._digests = digests
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -179,7 +177,11 @@ class _Pixels:
     def __getitem__(self, position: int) -> tuple[int, torch.Tensor | str]:
         index = self._indices[position]
         try:
-            return index, self._prepare(self._images.open(index))
+            pixels = self._prepare(self._images.open(index))
+            # after the decoding: what was the same before and after was the same in between
+            if self._images.is_still(index, self._digests[position]):
+                return index, pixels
+            return index, "was changed while it was read"
         except UnreadableImageError as error:
             return index, error.reason
         except InputError as error:

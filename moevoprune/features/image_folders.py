@@ -63,6 +63,10 @@ class FolderImages:
                 raise UnreadableImageError(f"cannot be read ({words_of(error)})") from None
         return sha.digest()
 
+    def is_still(self, key: str, digest: bytes) -> bool:
+        """See :class:`ImageSource`."""
+        return self.digest(key) == digest
+
     def where(self, key: str) -> str:
         """See :class:`ImageSource`."""
         return printable(str(self._path(key)))
@@ -202,6 +206,13 @@ class _Search:
 
 def find_in_folder(folder: Path, skip_bad: bool) -> ImageSet:
     """Find the images of a folder; see :func:`moevoprune.features.images.find_images`."""
+    try:
+        return _find_in_folder(folder, skip_bad)
+    except RecursionError:
+        raise InputError(f"{printable(str(folder))}: its folders are nested too deep: flatten them") from None
+
+
+def _find_in_folder(folder: Path, skip_bad: bool) -> ImageSet:
     # workers may have another current folder, and what is asked for must not move with it
     folder = Path(os.path.abspath(folder))
     name = printable(folder.name) or "images"

@@ -37,6 +37,9 @@ class ImageSource(Protocol):
     def where(self, key: str) -> str:
         """A line that leads a user to it."""
 
+    def is_still(self, key: str, digest: bytes) -> bool:
+        """Whether its content is still that of a digest, as far as it can change."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -102,6 +105,10 @@ class ImageSet:
     def where(self, index: int) -> str:
         """Return a printable line that leads a user to one image."""
         return self._source.where(self.keys[index])
+
+    def is_still(self, index: int, digest: bytes) -> bool:
+        """Whether an image's content is still that of a digest; items of a data set are taken not to change."""
+        return self._source.is_still(self.keys[index], digest)
 
     def rows(self, part: str) -> npt.NDArray[np.int64]:
         """Return the indices of one part's images, in the order its feature rows have.

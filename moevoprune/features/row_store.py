@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -55,6 +56,7 @@ class RowStore:
         self.width = width
         self._bytes_per_row = 4 * width
         self._waiting = waiting
+        self._token = b""
         self._lock = -1
         self._known: Digests = _as_digests([])
 
@@ -64,6 +66,7 @@ class RowStore:
             self._lock = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         _wait_for(self._lock, self._waiting)
         try:
+            self._token = self._mark()
             self._recover()
         except BaseException:
             self._release()
@@ -112,6 +115,7 @@ class RowStore:
         InputError
             The disk is full or the folder not writable; the batches added before are safe.
         """
+        self._check_still_there()
         data = np.ascontiguousarray(rows, dtype="<f4").tobytes()
         line = {"crc": zlib.crc32(data), "images": [digest.hex() for digest in digests]}
         with self._failing_plainly():
@@ -123,7 +127,14 @@ class RowStore:
         self._known = np.concatenate([self._known, _as_digests(digests)])
 
     def read(self, numbers: npt.NDArray[np.int64]) -> Rows:
-        """Rows by their numbers, shape (len(numbers), width)."""
+        """Rows by their numbers, shape (len(numbers), width).
+
+        Raises
+        ------
+        InputError
+            The store has been removed, or made anew, since the numbers were asked for.
+        """
+        self._check_still_there()
         rows: Rows = np.empty((len(numbers), self.width), dtype=np.float32)
         if len(numbers) == 0:
             return rows
@@ -134,6 +145,8 @@ class RowStore:
                 file.seek(int(numbers[start]) * self._bytes_per_row)
                 # not mapped into memory, where pages that were read count as memory in use
                 part = np.fromfile(file, dtype="<f4", count=int(end - start) * self.width)
+                if len(part) < (end - start) * self.width:
+                    raise self._gone()
                 rows[start:end] = part.reshape(-1, self.width)
         return rows
 
@@ -164,6 +177,28 @@ class RowStore:
                 if _checksum(row_file, len(digests) * self._bytes_per_row) != crc:
                     return
                 yield digests, len(line)
+
+    def _mark(self) -> bytes:
+        """What tells this store from one that is made in its place, kept in the lock file."""
+        with self._failing_plainly():
+            token = os.pread(self._lock, 64, 0)
+            if not token:
+                token = secrets.token_hex(16).encode("ascii")
+                os.pwrite(self._lock, token, 0)
+        return token
+
+    def _check_still_there(self) -> None:
+        try:
+            there = (self._folder / _LOCK).read_bytes() == self._token
+        except OSError:
+            there = False
+        if not there:
+            raise self._gone()
+
+    def _gone(self) -> InputError:
+        return InputError(
+            f"{self._folder}: was removed or changed by another program while it was used: extract again"
+        )
 
     def _release(self) -> None:
         if self._lock >= 0:

@@ -247,9 +247,9 @@ def _plain(tensor: Tensor, like: Tensor | None, key: str, where: str) -> Tensor:
     """Make an ordinary tensor of the network's number format."""
     import torch
 
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
         raise InputError(
-            f"{where}: {key!r} is sparse, quantised or complex: save ordinary weights in float32 or float16"
+            f"{where}: {key!r} is sparse, quantised, complex or without values: save ordinary weights"
         )
     if like is not None:
         return tensor.detach().to(like.dtype).contiguous()

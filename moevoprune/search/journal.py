@@ -16,6 +16,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ _HEADER_START = b' {"format": "' + FORMAT.encode() + b'"'
 # A foreign file without line ends must not be read whole just to learn that it is no journal.
 _MAX_HEADER_BYTES = 1 << 20
 _FLUSH_BYTES = 1 << 20
+# "NAME (HASH)"
+_CONTENT = re.compile(r"\(([0-9a-f]{16})\)$")
 _SHOWN_CHANGES = 3
 _SHOWN_CHARS = 70
 
@@ -492,6 +495,9 @@ def _flat_header(header: dict[str, Any]) -> dict[str, str]:
         "n_bits": header["n_bits"],
         "objectives": header["objectives"],
     }
+    if isinstance(data := items.get("data"), str) and (content := _CONTENT.search(data)):
+        # the same data may lie under another name now
+        items["data"] = content[1]
     return {key: json.dumps(value, ensure_ascii=False) for key, value in items.items()}
 
 

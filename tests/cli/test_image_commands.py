@@ -354,3 +354,67 @@ def test_explain_finds_the_test_images_of_a_run_that_skipped_files(images, tmp_p
     assert main(["explain", "r", "--images", "colours", "--skip-bad", "--top", "1", "--quiet"]) == 0
     with np.load(tmp_path / "f.npz") as archive:
         assert sorted(pools[0]) == sorted(archive["files_test"].tolist())
+
+
+def test_a_renamed_folder_can_be_resumed(images, capsys):
+    assert main(["run", "colours", "--out", "r", "--quiet", *BACKBONE, *QUICK]) == 0
+    images.rename(images.parent / "moved")
+    assert main(["run", "--out", "r", "--resume", "--quiet"]) == 2
+    assert "colours" in error(capsys)
+    again = ["run", "moved", "--out", "r", "--resume", "--quiet", *BACKBONE, *QUICK]
+    assert main(again) == 0
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_not_the_current_folder(images, name, capsys):
+    assert main(["extract", name, "--out", "f.npz", "--quiet", *BACKBONE]) == 2
+    assert "empty" in error(capsys)
+    assert main(["extract", "colours", "--ood", name, "--out", "f.npz", "--quiet", *BACKBONE]) == 2
+    assert "empty" in error(capsys)
+
+
+def test_a_folder_whose_name_is_no_text_is_said_before_any_work(images, capsys, monkeypatch):
+    from moevoprune.features.extraction import Extractor
+
+    monkeypatch.setattr(Extractor, "_extract", None)
+    strange_name = os.fsdecode(b"caf\xe9")
+    images.rename(images.parent / strange_name)
+    assert main(["run", strange_name, "--out", "r", "--quiet", *BACKBONE, *QUICK]) == 2
+    assert "UTF-8" in error(capsys)
+    assert not Path("r").exists()
+
+
+def test_relative_sources_in_a_problem_file_start_from_it(images, strange, tmp_path, monkeypatch):
+    (tmp_path / "problems").mkdir()
+    (tmp_path / "problems" / "mine.toml").write_text(
+        '[data]\nimages = "../colours"\nood = "../strange"\n[backbone]\nname = "mobilenet_v2"\nweights = "none"\n'
+        "size = 32\ncrop = 32\nargs = {width_mult = 0.1}\n"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["run", "../problems/mine.toml", "--out", "r", "--quiet", *QUICK]) == 0
+    assert "ood_auroc" in Front.load("r").test_columns
+
+
+def test_explain_leaves_no_figures_of_an_earlier_call(images, tmp_path):
+    assert main(["run", "colours", "--out", "r", "--quiet", *BACKBONE, *QUICK]) == 0
+    assert main(["explain", "r", "--images", "colours", "--top", "1", "--quiet"]) == 0
+    (tmp_path / "one").mkdir()
+    (images / "red").rename(tmp_path / "one" / "blue")
+    assert main(["explain", "r", "--images", "one", "--top", "1", "--quiet"]) == 0
+    drawn = {path.name for path in (tmp_path / "r" / "explanation" / "figures").glob("explain_*")}
+    assert drawn == {"explain_blue.png"}
+
+
+def test_escape_codes_do_not_reach_the_terminal(images, capsys):
+    assert main(["extract", "\x1b[31mred", "--out", "f.npz", "--quiet", *BACKBONE]) == 2
+    assert "\x1b" not in error(capsys)
+
+
+@pytest.mark.parametrize("text", ["not json", "[1]", "[" * 5000, '{"a": NaN}', "1"])
+def test_a_forged_record_is_refused_at_once(images, tmp_path, text, capsys):
+    rows = np.random.default_rng(0).random((20, 7))
+    labels = [0, 1] * 10
+    np.savez(tmp_path / "g.npz", X_train=rows, y_train=labels, X_test=rows, y_test=labels, extraction=text)
+    assert main(["run", "g.npz", "--quiet", *QUICK]) == 2
+    assert "extraction" in error(capsys)

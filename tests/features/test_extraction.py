@@ -391,3 +391,26 @@ def test_real_images_give_the_features_of_the_reference_files(shared_data, cache
     assert features.class_names == reference.class_names
     for array in ("X_train", "y_train", "X_test", "y_test"):
         np.testing.assert_allclose(getattr(features, array), getattr(reference, array), atol=0.01)
+
+
+def test_a_file_that_changes_while_it_is_read_stops_the_extraction(folder, cache, monkeypatch):
+    extractor = Extractor(TINY, "cpu", cache=cache)
+    digests = extractor._digests
+
+    def changed_after(images):
+        found = digests(images)
+        shutil.copy(folder / "test" / "ant" / "0.png", folder / "train" / "bee" / "3.png")
+        return found
+
+    monkeypatch.setattr(extractor, "_digests", changed_after)
+    with pytest.raises(InputError, match=r"train/bee/3\.png: was changed"):
+        extractor.extract(folder)
+
+
+def test_files_of_other_formats_and_rows_that_do_not_fit_are_refused(folder, cache, tmp_path):
+    extraction = Extractor(TINY, "cpu", cache=cache).extract(folder)
+    with pytest.raises(InputError, match="float64"):
+        extraction.save(tmp_path / "f.npz", dtype="float64")
+    with pytest.raises(InputError, match="out-of-distribution"):
+        extraction.save(tmp_path / "f.npz", ood=(np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)))
+    assert not list(tmp_path.glob("*f.npz"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -132,3 +133,28 @@ def test_a_second_process_waits(tmp_path):
         store.append(digests(1), rows(1))
     out, _ = other.communicate(timeout=60)
     assert out.strip() == "1"
+
+
+def test_a_store_that_was_replaced_is_neither_written_nor_read(tmp_path):
+    store = RowStore(tmp_path / "s", WIDTH)
+    with store:
+        store.append(digests(1, 2), rows(1, 2))
+        numbers = store.find(digests(1, 2))
+        shutil.rmtree(tmp_path / "s")
+        with RowStore(tmp_path / "s", WIDTH) as other:
+            other.append(digests(8, 9), rows(8, 9))
+        with pytest.raises(InputError, match="removed or changed"):
+            store.append(digests(3), rows(3))
+    with pytest.raises(InputError, match="removed or changed"):
+        store.read(numbers)
+    with RowStore(tmp_path / "s", WIDTH) as other:
+        assert len(other) == 2
+
+
+def test_rows_that_are_gone_are_missed(tmp_path):
+    store = RowStore(tmp_path, WIDTH)
+    with store:
+        store.append(digests(1, 2), rows(1, 2))
+    os.truncate(tmp_path / "rows.f32", WIDTH * 4)
+    with pytest.raises(InputError, match="removed or changed"):
+        store.read(store.find(digests(1, 2)))
