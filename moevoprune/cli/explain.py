@@ -106,9 +106,6 @@ def explain(arguments: Namespace) -> int:
         figures.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{figures}: cannot be made ({error.strerror}): choose another --out folder") from None
-    # those of an earlier call, perhaps of other classes
-    for old in figures.glob("explain_*.png"):
-        old.unlink(missing_ok=True)
     write_text(out / "explanation.csv", explanation.to_csv())
     written = [out / "explanation.csv"]
     if explanation.units is not None:
@@ -128,6 +125,9 @@ def explain(arguments: Namespace) -> int:
     if reader is not None and maps is not None:
         if top > _MOST_COLUMNS:
             say(f"\nheat maps are drawn for the first {_MOST_COLUMNS} of these features")
+        # those of an earlier call, perhaps of other classes
+        for old in figures.glob("explain_*.png"):
+            old.unlink(missing_ok=True)
         written += reader.draw(front, member, explanation, *maps, figures)
     say(f"\nwritten to {out}: {', '.join(str(path.relative_to(out)) for path in written)}")
     return 0
