@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moevoprune.errors import InputError
     from moevoprune.features import FeatureSet, load_features
+    from moevoprune.features.backbone_settings import BackboneSettings
+    from moevoprune.features.extraction import extract
     from moevoprune.fronts.evolve import evolve
     from moevoprune.fronts.front import Front
     from moevoprune.heads.head import TrainedHead
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from moevoprune.search.sampling import DensitySampling, MaskSampling
 
 _HOME = {
+    "BackboneSettings": "moevoprune.features.backbone_settings",
     "Candidate": "moevoprune.objectives",
     "DensitySampling": "moevoprune.search.sampling",
     "FeatureSet": "moevoprune.features",
@@ -32,10 +35,12 @@ _HOME = {
     "PruningProblem": "moevoprune.search.problem",
     "TrainedHead": "moevoprune.heads.head",
     "evolve": "moevoprune.fronts.evolve",
+    "extract": "moevoprune.features.extraction",
     "load_features": "moevoprune.features",
 }
 
 __all__ = [
+    "BackboneSettings",
     "Candidate",
     "DensitySampling",
     "FeatureSet",
@@ -47,6 +52,7 @@ __all__ = [
     "PruningProblem",
     "TrainedHead",
     "evolve",
+    "extract",
     "load_features",
 ]
 
