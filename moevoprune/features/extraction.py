@@ -11,11 +11,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib import format as npy_format
 
 from moevoprune.device import resolve_device, usable_cores
 from moevoprune.errors import InputError, printable, whole_number
@@ -26,6 +25,7 @@ from moevoprune.features.feature_set import FeatureSet
 from moevoprune.features.forward import Batch, compute_features
 from moevoprune.features.image_set import PARTS, ImageSet
 from moevoprune.features.images import find_images
+from moevoprune.features.npz_files import write_array, write_blocks, write_names
 from moevoprune.features.ood import OodRows
 from moevoprune.features.row_store import RowStore
 from moevoprune.files import atomic_path, cache_folder
@@ -143,18 +143,18 @@ class Extraction:
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
         ):
             for part, indices in parts.items():
-                _write(
+                write_blocks(
                     file, f"X_{part}", self._blocks(indices, dtype, path), (len(indices), self.n_features), dtype
                 )
-                _write_array(file, f"y_{part}", self.images.labels[indices])
-                _write_names(file, f"files_{part}", [self.images.keys[i] for i in indices])
+                write_array(file, f"y_{part}", self.images.labels[indices])
+                write_names(file, f"files_{part}", [self.images.keys[i] for i in indices])
             if self.skipped:
-                _write_names(file, "skipped", self.skipped)
+                write_names(file, "skipped", self.skipped)
             for name, rows in zip(("X_ood", "X_ood_test"), ood or (), strict=False):
-                _write_array(file, name, _narrowed(rows, dtype, path))
-            _write_array(file, "class_names", np.array(self.images.class_names, dtype=np.str_))
-            _write_array(file, "task", np.array("classification"))
-            _write_array(file, "extraction", np.array(json.dumps(self.record)))
+                write_array(file, name, _narrowed(rows, dtype, path))
+            write_array(file, "class_names", np.array(self.images.class_names, dtype=np.str_))
+            write_array(file, "task", np.array("classification"))
+            write_array(file, "extraction", np.array(json.dumps(self.record)))
 
     def as_ood(self) -> OodRows:
         """All images as out-of-distribution rows, to be balanced over their classes."""
@@ -519,23 +519,3 @@ def _narrowed(rows: Rows, dtype: str, path: Path) -> npt.NDArray[Any]:
     if np.isinf(half).any():
         raise InputError(f"{path}: a feature overflows float16: use float32")
     return half
-
-
-def _write(
-    file: zipfile.ZipFile, name: str, blocks: Iterator[npt.NDArray[Any]], shape: tuple[int, ...], kind: str
-) -> None:
-    with file.open(f"{name}.npy", "w", force_zip64=True) as member:
-        header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
-        npy_format.write_array_header_1_0(cast(BinaryIO, member), header)
-        for block in blocks:
-            member.write(np.ascontiguousarray(block).tobytes())
-
-
-def _write_names(file: zipfile.ZipFile, name: str, names: Sequence[str]) -> None:
-    kind = f"<U{max(len(text) for text in names)}"
-    blocks = (np.array(names[start : start + _CHUNK], dtype=kind) for start in range(0, len(names), _CHUNK))
-    _write(file, name, blocks, (len(names),), kind)
-
-
-def _write_array(file: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:
-    _write(file, name, iter([array]), array.shape, array.dtype.str)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from moevoprune.errors import InputError, printable
+from moevoprune.features.npz_files import write_array
 from moevoprune.files import atomic_path
 
 __all__ = ["FeatureSet", "Task"]
@@ -262,8 +263,9 @@ class FeatureSet:
         if self.extraction:
             arrays["extraction"] = np.array(self.extraction, dtype=np.str_)
 
-        with atomic_path(path) as temporary, open(temporary, "xb") as file:
-            _write_archive(file, arrays)
+        with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "x", zipfile.ZIP_DEFLATED) as archive:
+            for key, array in arrays.items():
+                write_array(archive, key, array)
 
     def _arrays(self) -> dict[str, Array]:
         return {key: value for key in _ARRAYS if (value := getattr(self, key)) is not None}
@@ -383,14 +385,6 @@ def _strings(array: Array, name: str) -> tuple[str, ...]:
         return tuple(str(item) for item in array.ravel().tolist())
     except ValueError:
         raise InputError(f"array {name!r} holds bytes that are no text; save plain strings") from None
-
-
-def _write_archive(file: BinaryIO, arrays: dict[str, Array]) -> None:
-    # zipfile's fixed default date keeps the bytes the same from one save to the next
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for key, array in arrays.items():
-            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                npy_format.write_array(member, array, allow_pickle=False)
 
 
 # --- checking and converting arrays ----------------------------------------------------------------
