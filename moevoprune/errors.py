@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, SupportsIndex, cast
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["InputError", "describe_validation_error", "nearest", "printable", "whole_number"]
+__all__ = ["InputError", "describe_validation_error", "nearest", "printable", "whole_number", "words_of"]
 
 
 class InputError(ValueError):
@@ -91,6 +91,12 @@ def printable(text: str) -> str:
         else char
         for char in text
     )
+
+
+def words_of(error: Exception) -> str:
+    """What an error of a file or a library says, in one printable line."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return printable(" ".join(str(said).split()))[:200]
 
 
 def _short(value: object) -> str:

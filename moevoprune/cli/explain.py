@@ -354,6 +354,8 @@ def _backbone_of(
     runs: Sequence[Path], records: Sequence[dict[str, Any]], weights: str | None
 ) -> tuple[dict[str, Any], str | None]:
     """Settings of the backbone that all runs have in common, and the hash of its weights."""
+    from moevoprune.features.backbones import same_backbone
+
     backbones = [_get(record, "extraction", "backbone") for record in records]
     for run, backbone in zip(runs, backbones, strict=True):
         if not isinstance(_get(backbone, "settings"), dict):
@@ -361,9 +363,7 @@ def _backbone_of(
                 f"{run}: its features were not extracted from images by moevoprune, so there is no telling which "
                 "network --images should go through: leave --images out for frequencies and weights alone"
             )
-        if [_get(backbone, key) for key in ("weights_sha256", "layer", "preprocessing")] != [
-            _get(backbones[0], key) for key in ("weights_sha256", "layer", "preprocessing")
-        ]:
+        if not same_backbone({"backbone": backbone}, {"backbone": backbones[0]}):
             raise InputError(f"{run}: its features came through another backbone than those of {runs[0]}")
     settings = dict(_get(backbones[0], "settings"))
     if weights is not None:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from moevoprune.errors import InputError, printable
+from moevoprune.errors import InputError, printable, words_of
 from moevoprune.features.decoding import UnreadableImageError, open_image, silenced_warnings, to_rgb
-from moevoprune.features.image_set import PARTS, SKIP_ADVICE, ImageSet, frozen, words_of
+from moevoprune.features.image_set import PARTS, SKIP_ADVICE, ImageSet, frozen
+from moevoprune.features.vision import import_torchvision
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,16 +90,7 @@ class _Part:
 
 
 def _torchvision_datasets() -> Any:
-    try:
-        # versions of torch and torchvision that do not match warn, or fail in any way
-        with silenced_warnings():
-            import torchvision.datasets
-    except Exception as error:
-        raise InputError(
-            f"torchvision data sets need a working torchvision ({words_of(error)}):"
-            " pip install torch torchvision in matching versions"
-        ) from None
-    return torchvision.datasets
+    return import_torchvision("torchvision data sets").datasets
 
 
 def data_set_names() -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from moevoprune.errors import printable
+from moevoprune.errors import printable, words_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
@@ -86,7 +86,7 @@ def open_regular(path: Path) -> BinaryIO:
             raise UnreadableImageError("is not a regular file (a FIFO, socket or device)")
         return path.open("rb")
     except (OSError, ValueError) as error:
-        raise UnreadableImageError(f"cannot be read ({_words(error)})") from None
+        raise UnreadableImageError(f"cannot be read ({words_of(error)})") from None
 
 
 def to_rgb(image: Image) -> Image:
@@ -238,11 +238,6 @@ def silenced_warnings() -> Iterator[None]:
 # --- words -----------------------------------------------------------------------------------------
 
 
-def _words(error: Exception) -> str:
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"{said}"[:200]
-
-
 def _complaint(error: Exception) -> str:
     import PIL.Image
 
@@ -257,8 +252,8 @@ def _complaint(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "does not fit in memory: make it smaller"
     if isinstance(error, OSError) and error.errno is not None:
-        return f"cannot be read ({_words(error)})"
-    return f"is damaged or cut short ({_words(error)})"
+        return f"cannot be read ({words_of(error)})"
+    return f"is damaged or cut short ({words_of(error)})"
 
 
 def _unidentified(file: BinaryIO) -> str:
@@ -266,7 +261,7 @@ def _unidentified(file: BinaryIO) -> str:
         file.seek(0)
         start = file.read(512)
     except (OSError, ValueError) as error:
-        return f"cannot be read ({_words(error)})"
+        return f"cannot be read ({words_of(error)})"
     if not start:
         return "is empty (0 bytes)"
     if start.startswith(b"version https://git-lfs"):

@@ -392,6 +392,7 @@ class Extractor:
             for start in range(0, len(images), _CHUNK):
                 self._progress("reading", start, len(images))
                 digests += pool.map(digest, range(start, min(start + _CHUNK, len(images))))
+        self._progress("reading", len(images), len(images))
         return digests
 
     def _compute_missing(self, images: ImageSet, digests: Sequence[bytes]) -> dict[int, str]:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from moevoprune.errors import InputError, nearest, printable
+from moevoprune.errors import InputError, nearest, printable, words_of
 from moevoprune.features.decoding import UnreadableImageError, open_image, open_regular
-from moevoprune.features.image_set import PARTS, SKIP_ADVICE, ImageSet, counted, frozen, words_of
+from moevoprune.features.image_set import PARTS, SKIP_ADVICE, ImageSet, counted, frozen
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,7 +15,7 @@ from moevoprune.errors import InputError, printable, whole_number
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PARTS", "SKIP_ADVICE", "ImageSet", "ImageSource", "counted", "frozen", "words_of"]
+__all__ = ["PARTS", "SKIP_ADVICE", "ImageSet", "ImageSource", "counted", "frozen"]
 
 PARTS = ("train", "val", "test")
 SKIP_ADVICE = "add --skip-bad to leave it out"
@@ -341,9 +341,3 @@ def frozen(array: Array) -> Array:
 def counted(number: int, what: str) -> str:
     """A number with its noun."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def words_of(error: Exception) -> str:
-    """What an error of a file or a library says, in one printable line."""
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return printable(" ".join(str(said).split()))[:200]

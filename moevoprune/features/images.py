@@ -6,10 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from moevoprune.errors import InputError, nearest, printable
+from moevoprune.errors import InputError, nearest, printable, words_of
 from moevoprune.features.data_sets import data_set_names, find_data_set
 from moevoprune.features.image_folders import find_in_folder
-from moevoprune.features.image_set import ImageSet, words_of
+from moevoprune.features.image_set import ImageSet
 
 __all__ = ["find_images"]
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from moevoprune.errors import InputError
+from moevoprune.features.decoding import silenced_warnings
 
 __all__ = ["import_torchvision", "own_randomness", "reason_of"]
 
@@ -15,8 +16,13 @@ __all__ = ["import_torchvision", "own_randomness", "reason_of"]
 SEED = 20_230_210
 
 
-def import_torchvision() -> ModuleType:
-    """Import torchvision with its models and transforms.
+def import_torchvision(wanted_by: str = "backbones") -> ModuleType:
+    """Import torchvision with its models, transforms and data sets.
+
+    Parameters
+    ----------
+    wanted_by
+        What needs it, for the message.
 
     Raises
     ------
@@ -24,13 +30,17 @@ def import_torchvision() -> ModuleType:
         It is missing, or does not fit the installed torch.
     """
     try:
-        import torchvision
-        import torchvision.models.feature_extraction
-        import torchvision.transforms.functional
+        # versions of torch and torchvision that do not match warn, or fail in any way
+        with silenced_warnings():
+            import torchvision
+            import torchvision.datasets
+            import torchvision.models.feature_extraction
+            import torchvision.transforms.functional
     except Exception as error:  # a torchvision built for another torch fails in many ways, not only ImportError
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"backbones need a working torchvision ({reason}): install torch and torchvision in matching versions"
+            f"{wanted_by} need a working torchvision ({reason}): "
+            "pip install torch torchvision in matching versions"
         ) from None
     module: ModuleType = torchvision
     return module
