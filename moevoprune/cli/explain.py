@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from moevoprune.fronts.front import Front
     from moevoprune.fronts.heatmaps import HeatMaps, Shown
 
-__all__ = ["add_arguments", "explain"]
+__all__ = ["DESCRIPTION", "HELP", "add_arguments", "explain"]
+
+HELP = "which features matter, and where in the images they look"
+DESCRIPTION = (
+    "Tell how often each feature is active over a front (or the merged fronts of several runs), how much it matters, "
+    "and draw heat maps over images for a member's prediction and for the features."
+)
 
 _RECORD = "run.json"
 _BATCH = 16
@@ -162,7 +168,7 @@ class _Reader:
         import numpy as np
         import torch
 
-        from moevoprune.fronts.explanation import evenly
+        from moevoprune.fronts.predictions import evenly
 
         drawn = self._pool[evenly(len(self._pool), _MOST_ROWS)]
         say(f"{self._images.name}: {len(drawn)} images through {self.backbone.settings.name}")

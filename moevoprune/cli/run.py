@@ -34,7 +34,7 @@ from moevoprune.search.problem import PruningProblem
 __all__ = ["run"]
 
 CONFIG, JOURNAL, RUN = "config.toml", "evaluations.journal", "run.json"
-_FILES = (CONFIG, JOURNAL, RUN, "front.csv", "front.npz", "heads.safetensors")
+_FILES = (CONFIG, JOURNAL, RUN, "front.csv", "front.npz", "heads.safetensors", "predictions.npz")
 
 
 def run(arguments: Namespace) -> int:

@@ -14,8 +14,10 @@ import torch
 from moevoprune.device import reproducible
 from moevoprune.errors import InputError
 from moevoprune.features import FeatureSet
+from moevoprune.features.folds import training_part
 from moevoprune.features.ood import ood_test
 from moevoprune.fronts.front import Axis, Front
+from moevoprune.fronts.predictions import Predictions, evenly
 from moevoprune.heads.head import TrainedHead
 from moevoprune.objectives import auroc, fpr_at_tpr, odin_perturb, ood_score, ood_scores_of
 from moevoprune.search.algorithms import DEFAULT_ALGORITHM
@@ -35,6 +37,8 @@ Values = npt.NDArray[np.float64]
 # of a head whose outputs are not finite, as the objectives score it
 DIVERGED_TEST_SCORE = {"classification": 0.0, "regression": -1e3}
 _DIVERGED_OOD = (0.0, 1.0)
+# numbers of outputs for validation rows, 128 MB
+_MOST_PREDICTED = 2**25
 _OOD_MEASURES = ("ood_auroc", "ood_fpr95")
 
 # what a repeated or resumed run has in common with the first; times are not
@@ -103,15 +107,16 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
     """
     features = problem.features
     dense = problem.encoding.dense()[None]
-    *heads, dense_head = problem.fitness.train_final(
-        np.concatenate([result.masks.reshape(-1, problem.n_var), dense])
-    )
+    masks = result.masks.reshape(-1, problem.n_var)
+    *heads, dense_head = problem.fitness.train_final(np.concatenate([masks, dense]))
     (dense_values, _), *_ = problem.fitness.evaluate(dense)
+    outputs = [head.outputs(features.X_test) for head in (*heads, dense_head)]
+    *scores, dense_score = (_test_score(of_head, features) for of_head in outputs)
     ood = _OodTest.of(problem)
     return Front(
         axes=tuple(Axis(objective.name, objective.maximise) for objective in problem.objectives),
         encoding=problem.encoding.name,
-        masks=result.masks.reshape(-1, problem.n_var),
+        masks=masks,
         active=problem.encoding.count_active(result.masks),
         values=result.values,
         F=result.losses,
@@ -119,9 +124,9 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
         corner=result.corner,
         heads=tuple(heads),
         test_metric=problem.quality,
-        test=np.array([_test_score(head, features) for head in heads]),
+        test=np.array(scores),
         dense_values=dense_values,
-        dense_test=_test_score(dense_head, features),
+        dense_test=dense_score,
         dense_head=dense_head,
         history={
             key: np.array([getattr(generation, key) for generation in result.history], dtype=np.float64)
@@ -132,7 +137,28 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
         dense_test_columns={}
         if ood is None
         else {name: float(column[0]) for name, column in ood.columns([dense_head]).items()},
+        predictions=_predictions(problem, np.concatenate([masks, dense]), outputs),
     )
+
+
+def _predictions(problem: PruningProblem, masks: Bits, test_outputs: Sequence[npt.NDArray[Any]]) -> Predictions:
+    """What heads predict for validation rows, and for the test rows."""
+    features, folds = problem.features, problem.fitness.folds
+    rows = np.concatenate(folds.validation)
+    _, targets = training_part(features)
+    # rising rows are the same for every seed of the folds, so that fronts can be merged
+    order = np.argsort(rows, kind="stable")
+    most = max(_MOST_PREDICTED // (len(masks) * features.n_outputs), 1)
+    order = order[evenly(len(order), most)]
+    validation = np.empty((len(masks), len(order), features.n_outputs), dtype=np.float32)
+    for entry, outputs in zip(validation, problem.fitness.predict_validation(masks), strict=True):
+        entry[:] = outputs[order]
+    if features.task == "classification":
+        tested = np.stack([np.where(np.isfinite(o).all(axis=1), o.argmax(axis=1), -1) for o in test_outputs])
+        tested = tested.astype(np.int16 if features.n_outputs < 2**15 else np.int32)
+    else:
+        tested = np.stack(test_outputs)
+    return Predictions(features.task, rows[order], targets[rows[order]], validation, features.y_test, tested)
 
 
 def score_on_test(problem: PruningProblem, masks: Bits) -> Values:
@@ -153,13 +179,16 @@ def score_on_test(problem: PruningProblem, masks: Bits) -> Values:
     keys = pack(masks)
     different = {key: row for row, key in enumerate(keys)}
     heads = problem.fitness.train_final(masks[list(different.values())])
-    scores = {key: _test_score(head, problem.features) for key, head in zip(different, heads, strict=True)}
+    features = problem.features
+    scores = {
+        key: _test_score(head.outputs(features.X_test), features)
+        for key, head in zip(different, heads, strict=True)
+    }
     return np.array([scores[key] for key in keys], dtype=np.float64)
 
 
-def _test_score(head: TrainedHead, features: FeatureSet) -> float:
-    """Accuracy or R² of a head on the test rows; :data:`DIVERGED_TEST_SCORE` where its outputs are not finite."""
-    outputs = head.outputs(features.X_test)
+def _test_score(outputs: npt.NDArray[np.floating], features: FeatureSet) -> float:
+    """Accuracy or R² of outputs for the test rows; :data:`DIVERGED_TEST_SCORE` where they are not finite."""
     if not np.isfinite(outputs).all():
         return DIVERGED_TEST_SCORE[features.task]
     if features.task == "classification":

@@ -24,7 +24,6 @@ from moevoprune.heads.head import TrainedHead
 __all__ = [
     "Explanation",
     "UnitFrequency",
-    "evenly",
     "explain_front",
     "feature_frequency",
     "feature_importance",
@@ -332,12 +331,6 @@ def feature_importance(front: Front, rows: npt.NDArray[np.floating]) -> Values:
             "take them from the same backbone"
         )
     return _mean_over_readers(front, lambda head: _occlude(head, rows))
-
-
-def evenly(count: int, most: int) -> Indices:
-    """At most so many of ``count`` indices, spread evenly, from the middle of equal parts."""
-    chosen = min(count, most)
-    return (np.arange(chosen, dtype=np.int64) * 2 + 1) * count // max(2 * chosen, 1)
 
 
 def plot_frequency(explanation: Explanation, top: int = 10, ax: Axes | None = None) -> Axes:

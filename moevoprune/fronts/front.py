@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from moevoprune.errors import InputError, nearest
 from moevoprune.files import atomic_path, write_text
+from moevoprune.fronts.predictions import Predictions
 from moevoprune.heads.head import TrainedHead
 from moevoprune.search.archive import hypervolume, knee, non_dominated
 
@@ -27,6 +28,7 @@ _FORMAT = 1
 _TEST, _DENSE_TEST = "test_", "dense_test_"
 # "test_metric" is an entry of its own in the file
 _RESERVED = frozenset({"metric"})
+_PREDICTIONS = "predictions.npz"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ class Front:
         :func:`moevoprune.fronts.evolve.declare_front`.
     dense_test_columns
         The same of the dense head, by the same names.
+    predictions
+        What the members predict for validation and test rows; what ensembles are chosen by. None where that is not
+        known.
     """
 
     axes: tuple[Axis, ...]
@@ -103,6 +108,7 @@ class Front:
     class_names: tuple[str, ...] = ()
     test_columns: Mapping[str, Values] = field(default_factory=dict)
     dense_test_columns: Mapping[str, float] = field(default_factory=dict)
+    predictions: Predictions | None = None
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -198,8 +204,8 @@ class Front:
         Kept are the members that no member of any front dominates; of members with equal losses the first.
         Every run measured its members on its own folds, so a merged front flatters itself a little more than a
         single one; test scores do not take part in the choice. The dense head's scores are the runs' means, its
-        weights are the first run's. The merged front has no history, and those further test measures that all
-        fronts have.
+        weights are the first run's. The merged front has no history, those further test measures that all
+        fronts have, and predictions where all have them for the same rows.
 
         Parameters
         ----------
@@ -222,6 +228,7 @@ class Front:
         active = np.concatenate([front.active for front in fronts])
         kept = kept[np.argsort(active[kept], kind="stable")]
         heads = [head for front in fronts for head in front.heads]
+        predictions = Predictions.merge([front.predictions for front in fronts])
         measures = [name for name in first.test_columns if all(name in front.test_columns for front in fronts)]
         return replace(
             first,
@@ -242,6 +249,7 @@ class Front:
             dense_test_columns={
                 name: float(np.mean([front.dense_test_columns[name] for front in fronts])) for name in measures
             },
+            predictions=None if predictions is None else predictions.take(kept),
         )
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -270,7 +278,12 @@ class Front:
         return text.getvalue()
 
     def save(self, folder: str | Path) -> None:
-        """Write ``front.csv``, ``front.npz`` and ``heads.safetensors`` into a folder, made where missing.
+        """Write ``front.csv``, ``front.npz``, ``heads.safetensors`` and, where there are any, ``predictions.npz``.
+
+        Parameters
+        ----------
+        folder
+            Made where missing.
 
         Raises
         ------
@@ -292,6 +305,11 @@ class Front:
             temporary.write_bytes(save(tensors, metadata={"format": f"moevoprune-heads-{_FORMAT}"}))
         with atomic_path(folder / "front.npz") as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **self._arrays())
+        if self.predictions is not None:
+            self.predictions.save(folder / _PREDICTIONS)
+        else:
+            # another front's must not stay beside this one
+            (folder / _PREDICTIONS).unlink(missing_ok=True)
         write_text(folder / "front.csv", self.to_csv())
 
     @classmethod
@@ -311,13 +329,10 @@ class Front:
 
         path = Path(folder)
         try:
-            # opened here: numpy leaves the file open when it turns out not to be an archive
-            with (
-                open(path / "front.npz", "rb") as file,
-                np.load(file, allow_pickle=False) as archive,
-            ):
-                arrays = {key: archive[key] for key in archive.files}
+            arrays = _read_npz(path / "front.npz")
             tensors = load_file(path / "heads.safetensors")
+            # runs of older versions have none
+            predicted = _read_npz(path / _PREDICTIONS) if (path / _PREDICTIONS).exists() else None
         except FileNotFoundError as error:
             missing = Path(error.filename or path / "heads.safetensors")
             raise InputError(f"{missing}: not found: is {path} a finished run?") from None
@@ -328,6 +343,8 @@ class Front:
             raise InputError(f"{path}: the saved front cannot be read: its files are damaged") from None
         try:
             front = cls._from_arrays(arrays, tensors)
+            if predicted is not None:
+                front = replace(front, predictions=Predictions.from_arrays(predicted, len(front)))
         except KeyError as error:
             raise InputError(f"{path}: the saved front lacks {error}: the files are incomplete") from None
         except (TypeError, ValueError, IndexError, AttributeError):
@@ -439,3 +456,9 @@ class Front:
     def _check_not_empty(self) -> None:
         if len(self) == 0:
             raise InputError("the front has no members: the search found no feasible mask")
+
+
+def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    # opened here: numpy leaves the file open when it turns out not to be an archive
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}

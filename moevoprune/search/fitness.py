@@ -30,6 +30,10 @@ DEFAULT_ODIN_EPSILON = 0.2
 
 Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+
+# numbers of outputs kept in memory, 256 MB
+_MOST_REMEMBERED = 2**26
 
 # in variances of the target: errors beyond are a diverged head's, and would drown all others in a mean
 _LARGEST_ERROR = 1e3
@@ -107,6 +111,7 @@ class FitnessEvaluator:
         self._seed = seed
         self._head = head
         self.n_heads = 0
+        self._outputs: dict[bytes, Floats] = {}
         needs = self._needs = frozenset[str]().union(*(objective.needs for objective in objectives))
         smallest = min(len(rows) for rows in self.folds.validation)
         if needs & {"noise", "dense"} and smallest < MIN_CKA_ROWS:
@@ -163,13 +168,31 @@ class FitnessEvaluator:
             Objective values in natural units, shape (n_obj,), and whether training left a head without finite
             weights (it then has every objective's value for that).
         """
-        masks = [self.encoding.decode(row) for row in bits]
-        for row, stack in zip(bits, self.trainer.fit(masks, self.folds.train), strict=True):
-            self.n_heads += len(self.folds)
-            with reproducible(self.device):
-                candidate = self._candidate(stack, int(self.encoding.count_active(row)))
-                values = np.array([objective(candidate) for objective in self.objectives])
+        for key, (values, candidate) in zip(pack(bits), self._evaluate(bits), strict=True):
+            self._remember(key, candidate)
             yield values, not candidate.finite
+
+    def predict_validation(self, bits: Bits) -> Iterator[Floats]:
+        """What masks' heads predict for the validation rows of their folds.
+
+        Masks that :meth:`evaluate` scored are remembered, up to some memory; others are trained again.
+
+        Parameters
+        ----------
+        bits
+            Shape (n, n_bits).
+
+        Yields
+        ------
+        ndarray, shape (validation rows of all folds, outputs)
+            Logits, or predicted targets in their own units; fold after fold. NaN for a fold that diverged.
+        """
+        for row, key in zip(bits, pack(bits), strict=True):
+            known = self._outputs.get(key)
+            if known is None:
+                ((_, candidate),) = self._evaluate(row[None])
+                known = _outputs_of(candidate)
+            yield known
 
     def train_final(self, bits: Bits) -> Iterator[TrainedHead]:
         """Retrain masks on the whole training part.
@@ -189,6 +212,20 @@ class FitnessEvaluator:
         for stack in self.trainer.fit(masks, everything):
             self.n_heads += 1
             yield TrainedHead.from_stack(stack, 0, self.scaling)
+
+    def _evaluate(self, bits: Bits) -> Iterator[tuple[Values, Candidate]]:
+        masks = [self.encoding.decode(row) for row in bits]
+        for row, stack in zip(bits, self.trainer.fit(masks, self.folds.train), strict=True):
+            self.n_heads += len(self.folds)
+            with reproducible(self.device):
+                candidate = self._candidate(stack, int(self.encoding.count_active(row)))
+                values = np.array([objective(candidate) for objective in self.objectives])
+            yield values, candidate
+
+    def _remember(self, key: bytes, candidate: Candidate) -> None:
+        size = sum(fold.outputs.numel() for fold in candidate.folds)
+        if (len(self._outputs) + 1) * size <= _MOST_REMEMBERED:
+            self._outputs[key] = _outputs_of(candidate)
 
     def row_scores(self, bits: Bits, fold: int) -> Values:
         """Train masks on one fold, and score them on each of its validation rows.
@@ -334,6 +371,10 @@ class FitnessEvaluator:
 def settled(outputs: Tensor) -> Tensor:
     """Cut off the digits that depend on a row's place in a matrix product: equal rows then have equal outputs."""
     return (outputs * _OUTPUT_STEPS).round() / _OUTPUT_STEPS
+
+
+def _outputs_of(candidate: Candidate) -> Floats:
+    return np.concatenate([fold.outputs.float().cpu().numpy() for fold in candidate.folds])
 
 
 def _columns(rows: Tensor, mask: HeadMask, inputs: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from moevoprune import Front, HeadSettings, PruningProblem, evolve
 from moevoprune.errors import InputError
 from moevoprune.fronts import explanation as module
 from moevoprune.fronts.explanation import (
-    evenly,
     explain_front,
     feature_frequency,
     feature_importance,
@@ -25,6 +24,7 @@ from moevoprune.fronts.explanation import (
     save_frequency,
     unit_frequency,
 )
+from moevoprune.fronts.predictions import evenly
 
 
 def evolved(features, encoding="features", seed=1, **head):

@@ -76,6 +76,7 @@ def test_save_and_load(front, small_features, tmp_path):
         "front.csv",
         "front.npz",
         "heads.safetensors",
+        "predictions.npz",
     ]
     for name in ("masks", "values", "F", "active", "test", "ideal", "corner", "dense_values"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(front, name))
