@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from moevoprune.device import reproducible
-from moevoprune.errors import InputError
 from moevoprune.features import FeatureSet
 from moevoprune.features.folds import training_part
-from moevoprune.features.ood import ood_test
 from moevoprune.fronts.front import Axis, Front
+from moevoprune.fronts.ood_test import OodTest
 from moevoprune.fronts.predictions import Predictions, evenly
-from moevoprune.heads.head import TrainedHead
-from moevoprune.objectives import auroc, fpr_at_tpr, odin_perturb, ood_score, ood_scores_of
 from moevoprune.search.algorithms import DEFAULT_ALGORITHM
-from moevoprune.search.fitness import pack, settled
+from moevoprune.search.fitness import pack
 from moevoprune.search.loop import (
     Generation,
     SearchResult,
@@ -36,10 +30,8 @@ Values = npt.NDArray[np.float64]
 
 # of a head whose outputs are not finite, as the objectives score it
 DIVERGED_TEST_SCORE = {"classification": 0.0, "regression": -1e3}
-_DIVERGED_OOD = (0.0, 1.0)
 # numbers of outputs for validation rows, 128 MB
 _MOST_PREDICTED = 2**25
-_OOD_MEASURES = ("ood_auroc", "ood_fpr95")
 
 # what a repeated or resumed run has in common with the first; times are not
 _HISTORY = ("number", "evaluations", "cache_hits", "archive_size", "hypervolume", "best", "smallest_close")
@@ -112,7 +104,7 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
     (dense_values, _), *_ = problem.fitness.evaluate(dense)
     outputs = [head.outputs(features.X_test) for head in (*heads, dense_head)]
     *scores, dense_score = (_test_score(of_head, features) for of_head in outputs)
-    ood = _OodTest.of(problem)
+    ood = OodTest.of(problem)
     return Front(
         axes=tuple(Axis(objective.name, objective.maximise) for objective in problem.objectives),
         encoding=problem.encoding.name,
@@ -196,56 +188,3 @@ def _test_score(outputs: npt.NDArray[np.floating], features: FeatureSet) -> floa
     from sklearn.metrics import r2_score
 
     return max(float(r2_score(features.y_test, outputs)), DIVERGED_TEST_SCORE["regression"])
-
-
-@dataclass(frozen=True, eq=False)
-class _OodTest:
-    """How heads tell the test rows from out-of-distribution rows: the rows, ODIN's steps, the scores."""
-
-    inside: npt.NDArray[np.float32]
-    outside: npt.NDArray[np.float32]
-    odin_step: Values
-    scores: tuple[str, ...]
-
-    @classmethod
-    def of(cls, problem: PruningProblem) -> _OodTest | None:
-        """Rows and scores of a problem; None where there is nothing to measure."""
-        features = problem.features
-        if features.X_ood is None or features.task == "regression":
-            return None
-        scores = ood_scores_of(problem.objectives)
-        try:
-            outside = ood_test(features)
-        except InputError:
-            # too few to split: the search would have refused them, had it needed them
-            return None
-        return cls(features.X_test, outside, problem.fitness.odin_step, scores or ("temperature",))
-
-    def columns(self, heads: Sequence[TrainedHead]) -> Mapping[str, Values]:
-        """Measures by name, each of shape (heads,)."""
-        table = np.array([[self._measure(head, score) for score in self.scores] for head in heads])
-        table = table.reshape(len(heads), len(self.scores), len(_OOD_MEASURES))
-        return {
-            measure + (f":{score}" if s > 0 else ""): table[:, s, m]
-            for s, score in enumerate(self.scores)
-            for m, measure in enumerate(_OOD_MEASURES)
-        }
-
-    def _measure(self, head: TrainedHead, score: str) -> tuple[float, float]:
-        inside, outside = (self._outputs(head, rows, score) for rows in (self.inside, self.outside))
-        if not (np.isfinite(inside).all() and np.isfinite(outside).all()):
-            return _DIVERGED_OOD
-        score_in, score_out = (
-            ood_score(settled(torch.from_numpy(outputs)), score) for outputs in (inside, outside)
-        )
-        return auroc(score_in, score_out).item(), fpr_at_tpr(score_in, score_out).item()
-
-    def _outputs(self, head: TrainedHead, rows: npt.NDArray[np.float32], score: str) -> Values:
-        # as the search compares them: in float64, since scores differ far below float32's last digit
-        module = head.to_module(prepared=True).double()
-        with reproducible(torch.device("cpu")):
-            prepared = torch.from_numpy(head.prepare(rows)).double()
-            if score == "odin":
-                prepared = odin_perturb(module, prepared, torch.from_numpy(self.odin_step[head.inputs]))
-            outputs: Values = module(prepared).numpy()
-        return outputs

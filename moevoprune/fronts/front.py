@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from moevoprune.files import atomic_path, write_text
 from moevoprune.fronts.predictions import Predictions
 from moevoprune.heads.head import TrainedHead
 from moevoprune.search.archive import hypervolume, knee, non_dominated
+
+if TYPE_CHECKING:
+    from moevoprune.heads.ensemble import HeadEnsemble, Voting
 
 __all__ = ["Axis", "Front"]
 
@@ -162,6 +165,28 @@ class Front:
         """
         self._check_not_empty()
         return knee(self.F)
+
+    def ensemble(self, how: str = "default", voting: Voting = "soft", **options: Any) -> HeadEnsemble:
+        """Let members vote, chosen by their predictions for validation rows alone.
+
+        Parameters
+        ----------
+        how
+            A way to choose them: ``"default"``, ``"all"``, ``"window"``, ``"knee"``, ``"greedy"``, ``"diverse"``
+            or ``"union"``; see :func:`moevoprune.fronts.ensembles.choose_members`.
+        voting
+            ``"soft"`` (mean probabilities, or predictions) or ``"hard"`` (majority).
+        options
+            Options of that way.
+
+        Raises
+        ------
+        InputError
+            There is no such way, option or voting, or the front has no validation predictions.
+        """
+        from moevoprune.fronts.ensembles import make_ensemble
+
+        return make_ensemble(self, how, voting, **options)
 
     def hypervolume(self) -> float:
         """Share of the box between ideal and corner that the front dominates, on validation values."""
