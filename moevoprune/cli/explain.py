@@ -6,13 +6,13 @@ The command's options are part of every ``--help``, so what takes seconds to imp
 from __future__ import annotations
 
 import hashlib
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moevoprune.cli.runs import entry, load_front, member_of, read_record
 from moevoprune.errors import InputError, whole_number
 
 if TYPE_CHECKING:
@@ -31,11 +31,10 @@ __all__ = ["DESCRIPTION", "HELP", "add_arguments", "explain"]
 
 HELP = "which features matter, and where in the images they look"
 DESCRIPTION = (
-    "Tell how often each feature is active over a front (or the merged fronts of several runs), how much it matters, "
-    "and draw heat maps over images for a member's prediction and for the features."
+    "Tell how often each feature is active over a front (or the merged fronts of several runs), how much it "
+    "matters, and draw heat maps over images for a member's prediction and for the features."
 )
 
-_RECORD = "run.json"
 _BATCH = 16
 # rows that the importance is measured on: more would change its second digit
 _MOST_ROWS = 512
@@ -86,15 +85,16 @@ def explain(arguments: Namespace) -> int:
     """Carry out ``moevoprune explain``; returns the exit code."""
     from moevoprune.cli.building import Voice
     from moevoprune.files import write_text
-    from moevoprune.fronts.explanation import explain_front, save_frequency
+    from moevoprune.fronts.explanation import explain_front
+    from moevoprune.fronts.plots import save_frequency
 
     say = Voice(arguments.quiet)
     top = whole_number("--top", arguments.top, 1, _MOST_BARS)
     per_class = whole_number("--per-class", arguments.per_class, 1, _MOST_IMAGES)
     runs = [Path(run) for run in arguments.run]
-    records = [_read_record(run) for run in runs]
-    front = _load(runs, records)
-    member = _member(front, arguments.member)
+    records = [read_record(run) for run in runs]
+    front = load_front(runs)
+    member = member_of(front, arguments.member)
     reader = None
     if arguments.images is not None:
         reader = _open_reader(arguments, runs, records, front, say)
@@ -291,118 +291,28 @@ class _Reader:
         return rows
 
 
-def _read_record(run: Path) -> dict[str, Any]:
-    """What a run says of itself; nothing for a front that was saved from Python."""
-    try:
-        record = json.loads((run / _RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise InputError(f"{run / _RECORD}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{run / _RECORD}: is damaged: it is no JSON") from None
-    return record if isinstance(record, dict) else {}
-
-
-def _load(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> Front:
-    """Load one front, or several as one."""
-    from moevoprune.fronts.front import Front
-
-    fronts = [Front.load(run) for run in runs]
-    hashes = [_get(record, "data", "sha256") for record in records]
-    first = fronts[0]
-    for run, front, data in zip(runs, fronts, hashes, strict=True):
-        if len(front) == 0:
-            raise InputError(f"{run}: its front has no members, so there is nothing to explain")
-        # Front.merge asks for equal problems, which may be about different data
-        if (front.dense_head.widths, front.class_names) != (first.dense_head.widths, first.class_names) or (
-            None not in (data, hashes[0]) and data != hashes[0]
-        ):
-            raise InputError(f"{run}: is about other data or another head than {runs[0]}: explain them one by one")
-    return first if len(fronts) == 1 else Front.merge(fronts)
-
-
-def _member(front: Front, wanted: str) -> int:
-    from moevoprune.fronts.explanation import quality_objective
-
-    if wanted == "knee":
-        return front.knee()
-    if wanted == "best":
-        return front.best(quality_objective(front))
-    if wanted.isascii() and wanted.isdigit() and len(wanted) < 10 and int(wanted) < len(front):
-        return int(wanted)
-    raise InputError(f"--member {wanted}: use knee, best or a number from 0 to {len(front) - 1}")
-
-
 def _open_reader(
     arguments: Namespace, runs: Sequence[Path], records: Sequence[dict[str, Any]], front: Front, say: Voice
 ) -> _Reader:
     """Find the images and load the backbone that the runs' records name."""
+    from moevoprune.cli.recorded_backbone import recorded_backbone
     from moevoprune.device import resolve_device
     from moevoprune.features.images import find_images
 
-    settings, digest = _backbone_of(runs, records, arguments.weights)
     images = find_images(arguments.images, skip_bad=arguments.skip_bad)
     if len(images) == 0:
         raise InputError(f"{arguments.images}: holds no images")
-    backbone = _load_backbone(settings, digest, arguments, resolve_device(arguments.device or "auto"))
-    if backbone.feature_size != front.dense_head.n_features:
-        raise InputError(
-            f"{runs[0]}: its heads read {front.dense_head.n_features} features, but the backbone of its record "
-            f"gives {backbone.feature_size}: {_RECORD} is not that run's"
-        )
+    backbone = recorded_backbone(
+        runs,
+        records,
+        arguments.weights,
+        resolve_device(arguments.device or "auto"),
+        n_features=front.dense_head.n_features,
+        advice=": leave --images out for frequencies and weights alone",
+    )
     for note in (*images.notes, *backbone.notes):
         say(note)
     return _Reader(backbone, images, _pool(images, records[0]), arguments.skip_bad)
-
-
-def _backbone_of(
-    runs: Sequence[Path], records: Sequence[dict[str, Any]], weights: str | None
-) -> tuple[dict[str, Any], str | None]:
-    """Settings of the backbone that all runs have in common, and the hash of its weights."""
-    from moevoprune.features.backbones import same_backbone
-
-    backbones = [_get(record, "extraction", "backbone") for record in records]
-    for run, backbone in zip(runs, backbones, strict=True):
-        if not isinstance(_get(backbone, "settings"), dict):
-            raise InputError(
-                f"{run}: its features were not extracted from images by moevoprune, so there is no telling which "
-                "network --images should go through: leave --images out for frequencies and weights alone"
-            )
-        if not same_backbone({"backbone": backbone}, {"backbone": backbones[0]}):
-            raise InputError(f"{run}: its features came through another backbone than those of {runs[0]}")
-    settings = dict(_get(backbones[0], "settings"))
-    if weights is not None:
-        settings["weights"] = weights
-    digest = _get(backbones[0], "weights_sha256")
-    return settings, digest if isinstance(digest, str) else None
-
-
-def _load_backbone(
-    settings: dict[str, Any], digest: str | None, arguments: Namespace, device: torch.device
-) -> Backbone:
-    from pydantic import ValidationError
-
-    from moevoprune.features.backbone_settings import BackboneSettings
-    from moevoprune.features.backbones import load_backbone
-
-    where = f"{Path(arguments.run[0]) / _RECORD}"
-    try:
-        # by way of JSON, as lists of the record are tuples in the settings
-        checked = BackboneSettings.model_validate_json(json.dumps(settings))
-    except ValidationError:
-        raise InputError(f"{where}: the settings of the backbone are damaged") from None
-    try:
-        backbone = load_backbone(checked, device)
-    except InputError as error:
-        advice = "" if arguments.weights is not None else "; if they have moved, add --weights FILE"
-        raise InputError(f"{error}{advice}") from None
-    if digest is not None and backbone.weights_sha256 != digest:
-        raise InputError(
-            f"{checked.weights}: are other weights than those that {where} records (SHA-256 "
-            f"{backbone.weights_sha256[:12]}..., not {digest[:12]}...): name the run's own with --weights FILE"
-        )
-    return backbone
 
 
 def _pool(images: ImageSet, record: dict[str, Any]) -> npt.NDArray[np.int64]:
@@ -425,19 +335,19 @@ def _split_again(images: ImageSet, record: dict[str, Any]) -> ImageSet:
     from moevoprune.features.decoding import UnreadableImageError
     from moevoprune.features.image_set import PARTS
 
-    extraction = _get(record, "extraction")
-    fraction, seed = _get(extraction, "split", "test_fraction"), _get(extraction, "split", "split_seed")
+    extraction = entry(record, "extraction")
+    fraction, seed = entry(extraction, "split", "test_fraction"), entry(extraction, "split", "split_seed")
     if not isinstance(fraction, int | float) or not isinstance(seed, int) or not images.class_names:
         return images
     if not (0 < fraction < 1 and seed >= 0):
         return images
     # the run split what it could read
-    readable = images.without(_unreadable(images)) if _get(extraction, "n_skipped") else images
+    readable = images.without(_unreadable(images)) if entry(extraction, "n_skipped") else images
     try:
         digests = [readable.digest(index) for index in range(len(readable))]
     except UnreadableImageError:
         return images
-    if hashlib.sha256(b"".join(digests)).hexdigest() != _get(extraction, "images_sha256"):
+    if hashlib.sha256(b"".join(digests)).hexdigest() != entry(extraction, "images_sha256"):
         return images
     divided = readable.split(float(fraction), seed, digests)
     test = {divided.keys[index] for index in divided.rows("test")}
@@ -522,10 +432,3 @@ def _batches(items: Iterator[tuple[int, torch.Tensor]]) -> Iterator[list[tuple[i
 
 def _short(share: float) -> str:
     return f"{share:.2f}".removeprefix("0")
-
-
-def _get(record: Any, *keys: str) -> Any:
-    """A value deep in a record; None where there is none."""
-    for key in keys:
-        record = record.get(key) if isinstance(record, dict) else None
-    return record

@@ -153,6 +153,20 @@ class Backbone:
             )
         return self._to_map, self._to_features
 
+    def to_module(self) -> nn.Module:
+        """Return the network as one module, e.g. to export it.
+
+        Returns
+        -------
+        Module
+            Prepared images (n, 3, crop, crop) to features (n, feature_size), as :meth:`features` computes them. In
+            evaluation mode, on :attr:`device`; the weights are shared with this backbone.
+        """
+        from torch import nn
+
+        parts = [part for part in (self._to_map, self._to_features) if part is not None]
+        return nn.Sequential(*parts).eval()
+
     def record(self) -> dict[str, object]:
         """Return all that defines the features, in plain values for JSON."""
         return {

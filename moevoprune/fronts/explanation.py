@@ -5,18 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from moevoprune.errors import InputError
-from moevoprune.files import atomic_path
 from moevoprune.fronts.front import Front
 from moevoprune.heads.encodings import HeadShape, make_encoding
 from moevoprune.heads.head import TrainedHead
@@ -28,20 +22,13 @@ __all__ = [
     "feature_frequency",
     "feature_importance",
     "feature_weight",
-    "plot_frequency",
-    "plot_importance",
     "quality_objective",
-    "save_frequency",
     "unit_frequency",
 ]
 
 Values = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
-
-_BLUE, _VERMILLION, _GREY = "#0072B2", "#D55E00", "#6E6E6E"
-_DPI = 150
-_SMALL, _MEDIUM = 8.5, 10.0
 
 # values of the hidden layer held at a time: 4 MB, which a core's cache can hold
 _CHUNK = 2**20
@@ -333,116 +320,6 @@ def feature_importance(front: Front, rows: npt.NDArray[np.floating]) -> Values:
     return _mean_over_readers(front, lambda head: _occlude(head, rows))
 
 
-def plot_frequency(explanation: Explanation, top: int = 10, ax: Axes | None = None) -> Axes:
-    """Draw the share of members that read each of the most frequent features.
-
-    Where the encoding prunes hidden units alone, the most frequent units are drawn.
-
-    Parameters
-    ----------
-    explanation
-        What to draw.
-    top
-        Bars at most.
-    ax
-        Where to draw them; None for a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
-    """
-    units = explanation.units
-    if explanation.prunes_features or units is None:
-        shown = explanation.top(top)
-        members, names = explanation.members[shown], [str(feature) for feature in shown]
-        label = "members that read the feature, %"
-    else:
-        shown = units.order()[:top]
-        members = units.members[shown]
-        deep = len(set(units.layers.tolist())) > 1
-        names = [f"{units.layers[i]}:{units.units[i]}" if deep else str(units.units[i]) for i in shown]
-        label = "members in which the unit is active, %"
-    ax = _axes(ax, len(shown))
-    if len(shown) == 0:
-        return _say(ax)
-    share = 100 * members / explanation.n_members
-    _draw_bars(ax, share, names, [f"{value:.0f}" for value in share], _BLUE)
-    ax.set_xlim(0, 109)
-    ax.set_xticks([0, 25, 50, 75, 100])
-    ax.set_xlabel(label, fontsize=_MEDIUM)
-    ax.set_ylabel("feature" if explanation.prunes_features or units is None else "hidden unit", fontsize=_MEDIUM)
-    return ax
-
-
-def plot_importance(explanation: Explanation, top: int = 10, ax: Axes | None = None) -> Axes:
-    """Draw the importance of the most frequent features; their relative weight where no importance was measured.
-
-    Parameters
-    ----------
-    explanation
-        What to draw.
-    top
-        Bars at most.
-    ax
-        Where to draw them; None for a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
-    """
-    shown = explanation.top(top)
-    ax = _axes(ax, len(shown))
-    if len(shown) == 0:
-        return _say(ax)
-    values = explanation.strength[shown]
-    _draw_bars(ax, values, [str(feature) for feature in shown], [_short(value) for value in values], _VERMILLION)
-    ax.set_xlim(0, 1.16 * max(float(values.max()), 1e-12))
-    ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}".replace("0.", ".", 1)))
-    ax.set_xlabel(
-        "relative weight (1: an average feature)"
-        if explanation.importance is None
-        else "importance (mean change of the prediction)",
-        fontsize=_MEDIUM,
-    )
-    ax.set_ylabel("feature", fontsize=_MEDIUM)
-    return ax
-
-
-def save_frequency(explanation: Explanation, path: str | Path, top: int = 10) -> Path:
-    """Write :func:`plot_frequency` and, beside it, :func:`plot_importance` as one PNG.
-
-    Parameters
-    ----------
-    explanation
-        What to draw.
-    path
-        The file; its folder must exist.
-    top
-        Bars at most.
-
-    Raises
-    ------
-    InputError
-        The file cannot be written.
-    """
-    path = Path(path)
-    figure = Figure(figsize=(8.6, _height(min(top, len(explanation.members)))), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    plot_frequency(explanation, top, left)
-    plot_importance(explanation, top, right)
-    if explanation.prunes_features or explanation.units is None:
-        # the same features in the same order: once is enough
-        right.set_ylabel("")
-    with atomic_path(path) as temporary:
-        # no software tag: the bytes should depend on what is drawn only
-        figure.savefig(temporary, dpi=_DPI, format="png", metadata={"Software": None})
-    return path
-
-
 def _check(front: Front) -> None:
     if len(front) == 0:
         raise InputError("the front has no members, so there is nothing to explain")
@@ -526,50 +403,3 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in row.values()])
     return text.getvalue()
-
-
-def _height(bars: int) -> float:
-    return 0.9 + 0.26 * max(bars, 4)
-
-
-def _axes(ax: Axes | None, bars: int) -> Axes:
-    if ax is not None:
-        return ax
-    figure = Figure(figsize=(4.6, _height(bars)), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure.add_subplot()
-
-
-def _draw_bars(ax: Axes, values: Values, names: list[str], labels: list[str], color: str) -> None:
-    """Draw horizontal bars, the first on top, with their values at the ends."""
-    places = np.arange(len(values))
-    ax.barh(places, values, height=0.62, color=color, zorder=2)
-    for place, value, label in zip(places, values, labels, strict=True):
-        ax.annotate(
-            label,
-            (float(value), float(place)),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=_SMALL,
-            color="#222222",
-        )
-    ax.set_yticks(places, names, fontsize=_SMALL)
-    ax.set_ylim(len(values) - 0.4, -0.6)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(labelsize=_SMALL, length=3)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color="#E6E6E6", linewidth=0.7)
-    ax.set_axisbelow(True)
-
-
-def _say(ax: Axes) -> Axes:
-    ax.set_axis_off()
-    message = "no member reads\nany feature"
-    ax.text(0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", fontsize=_MEDIUM + 1, color=_GREY)
-    return ax
-
-
-def _short(value: float) -> str:
-    text = f"{value:.2f}" if value >= 0.1 else f"{value:.3f}" if value >= 0.0005 or value == 0 else f"{value:.0e}"
-    return text.removeprefix("0") if text.startswith("0.") else text

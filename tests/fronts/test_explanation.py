@@ -18,12 +18,10 @@ from moevoprune.fronts.explanation import (
     feature_frequency,
     feature_importance,
     feature_weight,
-    plot_frequency,
-    plot_importance,
     quality_objective,
-    save_frequency,
     unit_frequency,
 )
+from moevoprune.fronts.plots import plot_frequency, plot_importance, save_frequency
 from moevoprune.fronts.predictions import evenly
 
 
@@ -289,5 +287,5 @@ def test_figures_go_where_they_are_asked_to(front, tmp_path):
     first, second = (save_frequency(explanation, tmp_path / name, 3).read_bytes() for name in ("a.png", "b.png"))
     assert first == second
     assert b"Software" not in first
-    with pytest.raises(InputError, match="cannot be written"):
-        save_frequency(explanation, tmp_path / "absent" / "a.png")
+    with pytest.raises(InputError, match="cannot be made"):
+        save_frequency(explanation, tmp_path / "a.png" / "b.png")

@@ -221,7 +221,7 @@ def test_an_empty_front_has_empty_columns(features, quick_head, tmp_path):
 def test_figures_and_comparisons_take_the_objective(front, features, quick_head, tmp_path):
     labels = [label.get_text() for label in plot_parallel(front).get_xticklabels()]
     assert any(label.startswith("OoD AUROC") for label in labels)
-    assert len(save_figures(front, tmp_path)) == 4
+    assert len(save_figures(front, tmp_path)) == 5
     problem = PruningProblem(features, objectives=OBJECTIVES, head=quick_head, cv=3, seed=1)
     for method in ("guided", "anova", "dense"):
         assert 0 <= score(run_method(problem, method, seed=1, budget=12))["test_hypervolume"] <= 1

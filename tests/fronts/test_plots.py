@@ -11,82 +11,41 @@ import pytest
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from plot_data import (
+    AXES,
+    constant_front,
+    make_curves,
+    make_explanation,
+    make_front,
+    make_results,
+    make_runs,
+    make_windows,
+    regression_front,
+)
+from scipy.stats import spearmanr
 
 from moevoprune.errors import InputError
-from moevoprune.fronts import plots
-from moevoprune.fronts.front import Axis, Front
+from moevoprune.fronts.front import Axis
 from moevoprune.fronts.plots import (
+    plot_attainment,
+    plot_comparison,
     plot_convergence,
+    plot_frequency,
     plot_front,
     plot_front_3d,
+    plot_importance,
+    plot_pairs,
     plot_parallel,
+    plot_robustness,
+    plot_windows,
+    save_figure,
     save_figures,
+    style,
 )
-from moevoprune.heads.head import TrainedHead
+from moevoprune.fronts.seeds import front_attainment
 
-AXES = (Axis("accuracy", True), Axis("active_neurons", False), Axis("cka", True), Axis("cka:dense", True))
-FILES = ["front.png", "front3d.png", "parallel.png", "convergence.png"]
-HEAD = TrainedHead(
-    task="classification",
-    n_features=1,
-    inputs=np.array([0]),
-    weights=(np.ones((1, 2), np.float32),),
-    biases=(None,),
-    mean=np.zeros(1, np.float32),
-    scale=np.ones(1, np.float32),
-)
-
-
-def make_front(n=20, n_obj=3, n_bits=128, low=1, **changes):
-    """Accuracy and CKA rise with size, with some noise; members need not be non-dominated."""
-    rng = np.random.default_rng(n)
-    active = np.sort(rng.integers(low, n_bits + 1, n))
-    share = active / n_bits
-    values = np.column_stack(
-        [0.3 + 0.6 * share**0.3 - 0.05 * rng.random(n), share, 0.5 + 0.3 * share + 0.1 * rng.random(n), share**2]
-    )[:, :n_obj]
-    up = np.array([axis.maximise for axis in AXES[:n_obj]])
-    generations = np.arange(1.0, 6.0)
-    front = Front(
-        axes=AXES[:n_obj],
-        encoding="neurons",
-        masks=np.arange(n_bits) < active[:, None],
-        active=active,
-        values=values,
-        F=np.where(up, 1 - values, values),
-        ideal=np.zeros(n_obj),
-        corner=np.ones(n_obj),
-        heads=(HEAD,) * n,
-        test_metric="accuracy",
-        test=values[:, 0] + 0.02 * rng.normal(size=n),
-        dense_values=np.array([0.9, 1.0, 0.85, 1.0])[:n_obj],
-        dense_test=0.91,
-        dense_head=HEAD,
-        history={
-            "number": generations,
-            "evaluations": 20 * generations,
-            "hypervolume": 0.7 - 0.3 / generations,
-            "best": 0.9 - 0.1 / generations,
-        },
-        class_names=("$a$", "b_c"),
-    )
-    return replace(front, **changes)
-
-
-def constant_front():
-    return make_front(values=np.full((20, 3), 0.5), F=np.full((20, 3), 0.5), dense_values=np.full(3, 0.5))
-
-
-def regression_front():
-    front = make_front(axes=(Axis("mse", False), *AXES[1:3]), encoding="features+neurons", test_metric="r2")
-    errors = 300 * front.F[:, :1]
-    return replace(
-        front,
-        values=np.hstack([errors, front.values[:, 1:]]),
-        F=np.hstack([errors, front.F[:, 1:]]),
-        dense_values=np.array([40.0, 1.0, 0.8]),
-    )
-
+FILES = ["front.png", "front3d.png", "pairs.png", "parallel.png", "convergence.png"]
 
 EDGES = {
     "empty": make_front(0),
@@ -127,7 +86,7 @@ def texts(ax):
 @pytest.mark.parametrize("name", EDGES)
 def test_every_front_can_be_drawn(name, tmp_path, monkeypatch):
     # few pixels: only whether it works, and without a warning
-    monkeypatch.setattr(plots, "_DPI", 30)
+    monkeypatch.setattr(style, "DPI", 30)
     assert [path.name for path in save_figures(EDGES[name], tmp_path)] == FILES
 
 
@@ -164,14 +123,50 @@ def test_folder_that_cannot_be_made(tmp_path):
         save_figures(make_front(), tmp_path / "file" / "figures")
 
 
-@pytest.mark.parametrize("draw", [plot_front, plot_parallel, plot_convergence])
-def test_given_axes_are_drawn_on(draw):
-    ax = Figure().add_subplot()
-    assert draw(make_front(), ax) is ax
-    assert ax.lines
+ALL = {
+    "front": (plot_front, make_front()),
+    "pairs": (plot_pairs, make_front(n_obj=4)),
+    "parallel": (plot_parallel, make_front()),
+    "convergence": (plot_convergence, make_front()),
+    "comparison": (plot_comparison, make_results()),
+    "windows": (plot_windows, make_windows()),
+    "robustness": (plot_robustness, make_curves()),
+    "robustness of kinds": (plot_robustness, make_curves(("feature_noise", "fog", "jpeg", "$x_y$"))),
+    "attainment": (plot_attainment, front_attainment(make_runs())),
+    "frequency": (plot_frequency, make_explanation()),
+    "importance": (plot_importance, make_explanation()),
+}
 
 
-@pytest.mark.parametrize("draw", [plot_front, plot_front_3d, plot_parallel])
+@pytest.mark.parametrize("name", ALL)
+def test_given_axes_are_drawn_on(name):
+    draw, data = ALL[name]
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert draw(data, ax=left) is left
+    assert left.lines or left.patches or left.child_axes
+    assert not right.lines
+    assert not right.child_axes
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_legend_and_names_are_in_nobodys_way(name):
+    ax = ALL[name][0](ALL[name][1])
+    figure = ax.figure
+    figure.draw_without_rendering()
+    boxes = [legend.get_window_extent() for legend in figure.findobj(Legend)]
+    for box in boxes:
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    places = [ax, *ax.child_axes] if ax.axison else ax.child_axes
+    boxes += [label.get_window_extent() for panel in places for label in (panel.xaxis.label, panel.title)]
+    boxes = [box for box in boxes if box.width > 0]
+    boxes += [panel.get_window_extent() for panel in places]
+    for one, other in itertools.combinations(boxes, 2):
+        # they may touch
+        assert not one.padded(-1).overlaps(other.padded(-1))
+
+
+@pytest.mark.parametrize("draw", [plot_front, plot_front_3d, plot_pairs, plot_parallel])
 def test_front_without_members_says_so(draw):
     ax = draw(make_front(0))
     assert any("no members" in text for text in texts(ax))
@@ -391,3 +386,140 @@ def test_best_value_is_left_out_while_nothing_is_feasible():
     ax = plot_convergence(EDGES["nothing feasible"])
     assert len(ax.figure.axes) == 1
     assert len(ax.lines) == 1
+
+
+# --- plot_pairs ------------------------------------------------------------------------------------------------
+
+
+def test_pairs_have_every_objective_against_every_other():
+    front = make_front(30, n_obj=4)
+    ax = plot_pairs(front)
+    assert len(ax.child_axes) == 16
+    grid = np.array(ax.child_axes, dtype=object).reshape(4, 4)
+    for row, column in itertools.combinations(range(4), 2):
+        points = grid[column, row].collections[0]
+        np.testing.assert_array_equal(points.get_offsets(), front.values[:, [row, column]])
+        np.testing.assert_array_equal(points.get_array(), front.active)
+        rank = spearmanr(front.values[:, row], front.values[:, column]).statistic
+        assert float(texts(grid[row, column])[0]) == pytest.approx(rank, abs=0.005)
+    for row in range(4):
+        counts, edges, _ = grid[row, row].patches[0].get_data()
+        assert counts.sum() == 30
+        assert edges[0] <= front.values[:, row].min()
+        assert front.values[:, row].max() <= edges[-1]
+
+
+def test_small_figures_of_an_objective_have_one_scale():
+    front = make_front(40, n_bits=4096)
+    grid = np.array(plot_pairs(front).child_axes, dtype=object).reshape(3, 3)
+    assert grid[1, 1].get_xscale() == grid[2, 1].get_xscale() == grid[1, 0].get_yscale() == "log"
+    assert grid[0, 0].get_xscale() == grid[2, 2].get_xscale() == "linear"
+    for column in range(3):
+        assert len({grid[row, column].get_xlim() for row in range(column, 3)}) == 1
+        low, high = grid[2, column].get_xlim()
+        everything = np.append(front.values[:, column], front.dense_values[column])
+        assert low < everything.min()
+        assert everything.max() < high
+
+
+def test_constant_objectives_have_no_correlation():
+    assert texts(plot_pairs(constant_front()).child_axes[1])[0] == "n/a"
+
+
+def test_pairs_need_two_objectives():
+    with pytest.raises(InputError, match="needs two objectives"):
+        plot_pairs(make_front(n_obj=1))
+    assert len(plot_pairs(make_front(n_obj=2)).child_axes) == 4
+
+
+# --- plot_windows, plot_robustness -----------------------------------------------------------------------------
+
+
+def test_windows_show_both_votings_and_three_members():
+    windows = make_windows()
+    ax = plot_windows(windows)
+    drawn = by_label(ax)
+    expected = {
+        "ensemble, soft voting": "soft",
+        "ensemble, hard voting": "hard",
+        "best member on test": "best_member",
+        "best member on validation": "best_by_validation",
+        "mean of members": "mean_member",
+    }
+    assert list(drawn) == list(expected)[::-1]
+    for label, attribute in expected.items():
+        np.testing.assert_array_equal(
+            drawn[label].get_ydata(), [getattr(window, attribute) for window in windows], label
+        )
+    assert [tick.get_text() for tick in ax.get_xticklabels()][:3] == ["50–60\n10", "55–65\n11", "60–70\n0"]
+
+
+def test_nothing_to_draw_is_said():
+    assert "no windows" in texts(plot_windows([]))[0]
+    assert "no curves" in texts(plot_robustness([]))[0]
+    assert "no runs" in texts(plot_attainment([]))[0]
+
+
+def test_robustness_of_one_kind_is_one_figure():
+    curves = make_curves(names=("knee", "dense", "a $strange_name"))
+    ax = plot_robustness(curves)
+    assert not ax.child_axes
+    assert ax.get_xlabel() == "feature noise, standard deviations"
+    for line, curve in zip(ax.lines, curves, strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), curve.severities)
+        np.testing.assert_array_equal(line.get_ydata(), curve.accuracy)
+    assert [line.get_label() for line in ax.lines] == ["knee", "dense", r"a \$strange_name"]
+
+
+def test_kinds_of_disturbance_share_scale_and_looks():
+    curves = [*make_curves(("fog",), ("knee",)), *make_curves(("feature_noise", "jpeg", "blur"))]
+    ax = plot_robustness(curves)
+    panels = [panel for panel in ax.child_axes if panel.get_visible()]
+    assert [panel.get_xlabel().split(",")[0] for panel in panels] == ["fog", "feature noise", "jpeg", "blur"]
+    assert len({panel.get_ylim() for panel in panels}) == 1
+    for panel in panels:
+        for line in panel.lines:
+            assert (
+                line.get_color()
+                == {each.get_label(): each for each in panels[1].lines}[line.get_label()].get_color()
+            )
+    # also those that the first small figure has not
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["knee", "best", "member 7", "dense", "ensemble"]
+
+
+# --- plot_attainment -------------------------------------------------------------------------------------------
+
+
+def test_attainment_shows_the_median_between_best_and_worst():
+    on_folds, on_test = front_attainment(make_runs())
+    ax = plot_attainment([on_folds, on_test])
+    drawn = by_label(ax)
+    for one in (on_folds, on_test):
+        line = drawn[f"{one.part}: median"]
+        assert line.get_drawstyle() == "steps-post"
+        np.testing.assert_array_equal(line.get_ydata(), one.median)
+        np.testing.assert_array_equal(line.get_xdata(), one.sizes)
+        assert f"{one.part}: best to worst of 3 runs" in drawn
+        assert drawn[f"{one.part}: dense head"].get_ydata()[0] == one.dense
+    assert ax.get_xlabel() == "active neurons, at most"
+    assert ax.get_ylabel() == "accuracy (higher is better)"
+
+
+def test_attainments_of_another_measure_are_not_drawn_together():
+    ax = plot_attainment(front_attainment([regression_front(), regression_front()]))
+    assert ax.get_ylabel() == "mse (lower is better)"
+    assert not any("test" in label for label in by_label(ax))
+
+
+# --- save_figure -----------------------------------------------------------------------------------------------
+
+
+def test_save_figure_writes_the_whole_figure(tmp_path):
+    figure = Figure(figsize=(3, 2))
+    part, _ = figure.subfigures(1, 2)
+    ax = plot_windows(make_windows(), part.add_subplot())
+    path = save_figure(ax, tmp_path / "new" / "windows.png")
+    assert path.read_bytes()[16:24] == (3 * 150).to_bytes(4, "big") + (2 * 150).to_bytes(4, "big")
+    with pytest.raises(InputError, match="cannot be made"):
+        save_figure(ax, path / "windows.png")
