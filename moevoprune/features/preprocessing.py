@@ -76,17 +76,41 @@ class Preprocessing:
         InputError
             torchvision cannot be imported.
         """
-        functional = import_torchvision().transforms.functional
-        import torch
+        return self.normalised(self.cropped(image))
 
+    def cropped(self, image: Image) -> Image:
+        """Resize an image and cut out its centre: what the network sees of it.
+
+        Parameters
+        ----------
+        image
+            A Pillow image; modes other than RGB are converted.
+
+        Returns
+        -------
+        PIL.Image.Image
+            8-bit RGB, crop x crop pixels.
+
+        Raises
+        ------
+        InputError
+            torchvision cannot be imported.
+        """
+        functional = import_torchvision().transforms.functional
         if image.mode != "RGB":
             image = image.convert("RGB")
         if max(image.size) > _EXTREME_RATIO * min(image.size):
-            image = self._resized_centre(image)
-        else:
-            mode = functional.InterpolationMode(self.interpolation)
-            image = functional.resize(image, [self.resize], interpolation=mode, antialias=True)
-            image = functional.center_crop(image, [self.crop])
+            return self._resized_centre(image)
+        mode = functional.InterpolationMode(self.interpolation)
+        resized = functional.resize(image, [self.resize], interpolation=mode, antialias=True)
+        cut: Image = functional.center_crop(resized, [self.crop])
+        return cut
+
+    def normalised(self, image: Image) -> Tensor:
+        """Turn what :meth:`cropped` gave into the network's input, shape (3, crop, crop), float32."""
+        functional = import_torchvision().transforms.functional
+        import torch
+
         values = functional.convert_image_dtype(functional.pil_to_tensor(image), torch.float32)
         tensor: Tensor = functional.normalize(values, list(self.mean), list(self.std))
         return tensor
