@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from moevoprune.cli.explain import add_arguments
+from moevoprune.cli import compare_runs, ensemble, explain, export, report, robustness
 from moevoprune.cli.options import add_image_options
 from moevoprune.errors import InputError, printable
 
@@ -175,13 +175,17 @@ def _build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--quiet", action="store_true", help="print errors only")
     add_image_options(compare)
 
-    explain = commands.add_parser(
-        "explain",
-        help="which features matter, and where in the images they look",
-        description="Tell how often each feature is active over a front (or the merged fronts of several runs), "
-        "how much it matters, and draw heat maps over images for a member's prediction and for the features.",
-    )
-    add_arguments(explain)
+    for name, module, function in (
+        ("explain", explain, explain.explain),
+        ("ensemble", ensemble, ensemble.ensemble),
+        ("robustness", robustness, robustness.robustness),
+        ("export", export, export.export),
+        ("report", report, report.report),
+        ("compare-runs", compare_runs, compare_runs.compare_runs),
+    ):
+        added = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
+        module.add_arguments(added)
+        added.set_defaults(carry_out=function)
 
     show = commands.add_parser("show", help="print a run's front as a table", description="Print a run's front.")
     show.add_argument("run", metavar="RUN", help="a run folder")
@@ -253,10 +257,9 @@ def _dispatch(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
         from moevoprune.cli.extract import extract
 
         return extract(arguments)
-    elif arguments.command == "explain":
-        from moevoprune.cli.explain import explain
-
-        return explain(arguments)
+    elif hasattr(arguments, "carry_out"):
+        code: int = arguments.carry_out(arguments)
+        return code
     elif arguments.command == "compare":
         from moevoprune.cli.compare import compare
 

@@ -21,20 +21,23 @@ from moevoprune.cli.building import (
 )
 from moevoprune.cli.config import RunConfig, changed_settings, exists, parse_config, read_toml, to_toml
 from moevoprune.cli.data import image_options
+from moevoprune.cli.member_maps import member_maps_of_run
 from moevoprune.cli.table import front_table, objectives_line
 from moevoprune.errors import InputError, printable
 from moevoprune.files import remove_leftovers, write_text
 from moevoprune.fronts.comparison import Standing, standing
+from moevoprune.fronts.ensemble_study import study_run
 from moevoprune.fronts.evolve import declare_front
 from moevoprune.fronts.front import Front
-from moevoprune.fronts.plots import save_figures
+from moevoprune.fronts.plots import plot_windows, save_figure, save_figures
+from moevoprune.fronts.report import write_report
 from moevoprune.search.loop import SearchResult, check_journal, run_search
 from moevoprune.search.problem import PruningProblem
 
 __all__ = ["run"]
 
-CONFIG, JOURNAL, RUN = "config.toml", "evaluations.journal", "run.json"
-_FILES = (CONFIG, JOURNAL, RUN, "front.csv", "front.npz", "heads.safetensors", "predictions.npz")
+CONFIG, JOURNAL, RUN, REPORT = "config.toml", "evaluations.journal", "run.json", "report.html"
+_FILES = (CONFIG, JOURNAL, RUN, "front.csv", "front.npz", "heads.safetensors", "predictions.npz", REPORT)
 
 
 def run(arguments: Namespace) -> int:
@@ -123,8 +126,25 @@ def _write_results(
         compared = standing(front, problem)
         write_text(out / RUN, _record(config, problem, result, front, seconds, compared))
         say(str(compared))
-    say(f"\nthe whole front: moevoprune show {out}   figures: {out / 'figures'}")
+    if len(front) and not result.interrupted:
+        _look_closer(out, config, problem, front, say)
+    report = write_report([out], out / REPORT)
+    say(f"\nthe whole front: moevoprune show {out}   a page about it all: {report}")
     return front
+
+
+def _look_closer(out: Path, config: RunConfig, problem: PruningProblem, front: Front, say: Voice) -> None:
+    """Write what the report tells beside the front: ensembles, and heat maps of the members."""
+    try:
+        study = study_run(front, problem.features, out, odin_epsilon=config.problem.odin_epsilon)
+    except InputError as error:
+        say(f"\nensembles are left out: {error}")
+    else:
+        say(f"\n{study.headline()} (moevoprune ensemble {out})")
+        save_figure(plot_windows(study.windows), out / "figures" / "windows.png")
+    maps = member_maps_of_run(config, front, say)
+    if maps is not None:
+        maps.save(out)
 
 
 def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
@@ -206,7 +226,12 @@ def _record(
         "packages": {name: version(name) for name in ("numpy", "pymoo", "scikit-learn", "torch")},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": 1 if device.type == "cpu" else torch.get_num_threads(),
-        "data": {"name": problem.features.name, "sha256": problem.features.content_hash},
+        "data": {
+            "name": problem.features.name,
+            "sha256": problem.features.content_hash,
+            "training_rows": problem.features.n_train,
+            "test_rows": problem.features.n_test,
+        },
         "extraction": json.loads(problem.features.extraction or "null"),
         "seed": config.seed,
         "interrupted": result.interrupted,

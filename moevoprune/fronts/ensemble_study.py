@@ -189,9 +189,9 @@ class EnsembleStudy:
         ensemble, dense = self.row("default"), self.row(DENSE)
         metric = "accuracy" if self.metric == "accuracy" else "R²"
         return (
-            f"an ensemble of {ensemble.members} members, {ensemble.union_features:,} of {self.n_features:,} features "
-            f"together: test {metric} {_short(ensemble.test)}; its best member {_short(ensemble.best_member_test)}, "
-            f"the dense head {_short(dense.test)}"
+            f"an ensemble of {ensemble.members} members, {ensemble.union_features:,} of {self.n_features:,} "
+            f"features together: test {metric} {_short(ensemble.test)}; its best member "
+            f"{_short(ensemble.best_member_test)}, the dense head {_short(dense.test)}"
         )
 
     def to_rows(self) -> list[dict[str, Any]]:

@@ -27,7 +27,10 @@ FILES = {
     "heads.safetensors",
     "evaluations.journal",
     "figures",
+    "predictions.npz",
+    "report.html",
 }
+STUDIED = FILES | {"ensembles.csv", "ensembles.json", "windows.csv"}
 
 
 @pytest.fixture
@@ -59,12 +62,14 @@ def test_run_show_plot(npz, tmp_path, capsys):
     assert "generation   2/2" in said
     assert "hypervolume" in said
     assert "left" in said
-    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in out.iterdir()} == STUDIED
     assert {path.name for path in (out / "figures").iterdir()} == {
         "front.png",
         "front3d.png",
+        "pairs.png",
         "parallel.png",
         "convergence.png",
+        "windows.png",
     }
     rows = list(csv.DictReader((out / "front.csv").read_text().splitlines()))
     front = Front.load(out)
@@ -477,7 +482,7 @@ def test_leftovers_of_a_killed_run_are_removed_on_resume(npz, tmp_path):
     (out / "figures" / ".front.89abcdef.png").write_bytes(b"half")
     (out / ".gitignore").write_text("*")
     assert main(["run", "--out", str(out), "--quiet", "--resume"]) == 0
-    assert {path.name for path in out.iterdir()} == FILES | {".gitignore"}
+    assert {path.name for path in out.iterdir()} == STUDIED | {".gitignore"}
     assert not list((out / "figures").glob(".*"))
 
 
@@ -491,7 +496,7 @@ def test_ctrl_c_while_retraining_says_how_to_go_on(npz, tmp_path, monkeypatch, c
     assert f"--out {out} --resume" in capsys.readouterr().out
     monkeypatch.undo()
     assert main(["run", "--out", str(out), "--quiet", "--resume"]) == 0
-    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in out.iterdir()} == STUDIED
 
 
 def test_a_reader_that_goes_away_does_not_stop_the_run(npz, tmp_path):

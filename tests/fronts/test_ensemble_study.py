@@ -188,6 +188,8 @@ def test_tables_for_people(study):
     assert len(lines) == len(study.ensembles) + 2
     assert {line.count("|") for line in lines} == {11}
     assert f"| {100 * study.row('default').test:.1f} |" in lines[2]
+    assert f"{study.row('default').test:.3f}".removeprefix("0") in study.headline()
+    assert f"the dense head {study.row('dense head').test:.3f}".replace(" 0.", " .") in study.headline()
     text = study.to_text().splitlines()
     assert len(text) == len(study.ensembles) + 1
     assert text[-1].startswith(DENSE)

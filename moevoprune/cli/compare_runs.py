@@ -1,0 +1,306 @@
+"""``moevoprune compare-runs``: runs of several seeds side by side.
+
+The command's options are part of every ``--help``, so what takes seconds to import is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import shlex
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moevoprune.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from moevoprune.fronts.front import Front
+    from moevoprune.fronts.seeds import RunScores, SeedComparison
+
+__all__ = ["DESCRIPTION", "HELP", "add_arguments", "compare_runs"]
+
+HELP = "runs of several seeds side by side, and their merged front"
+DESCRIPTION = (
+    "Set runs of several seeds, or of several searches, on the same problem and data side by side: hypervolume "
+    "and its spread, what the runs attain at each size, how far their masks agree, and their merged front."
+)
+
+_TABLE, _SCORES, _MERGED, _FIGURES = "compare-runs.md", "runs.csv", "merged", "figures"
+_ATTAINMENT, _FRONT = "attainment.png", "front.png"
+_HEADS = ("run", "seed", "search", "members", "in merged")
+_EXPLAINED = (
+    "Members are those of a run's front; in merged are those that no member of any run dominates. The merged "
+    "front chooses among all runs by values that each run measured on its own folds, so it flatters itself a "
+    "little more than a single one.",
+    "Knee is the member nearest to the ideal point: its active bits, its quality on the validation folds (val), "
+    "and on the test rows, which took no part in the choice.",
+    "hv val is the hypervolume of the members' (validation error, share of active bits) up to the point (1, 1), "
+    "hv test that of test errors, hv log the same with the bits on a log scale, log(active) / log(bits). Of "
+    "regression R² counts as accuracy. hv all is the hypervolume of all objectives on validation, as a share of "
+    "the box that the runs have in common.",
+    "Mean, sd (sample standard deviation), min and max are over the runs.",
+    "Attainment: the median surface is what at least half of the runs reach with at most so many bits; the band "
+    "lies between what one and what all of them reach. On the test rows the best member for a size is read off "
+    "these rows themselves, alike for all runs, as it is for hv test.",
+)
+# by measure, as in the table
+_MEASURED = {
+    "knee_active": "knee bits",
+    "knee_validation": "knee val",
+    "knee_test": "knee test",
+    "validation_hypervolume": "hv val",
+    "test_hypervolume": "hv test",
+    "test_hypervolume_log": "hv log",
+    "hypervolume": "hv all",
+}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run: what it is called, and what its files say of it."""
+
+    name: str
+    seed: int | None
+    search: str | None
+    evaluations: int | None
+    settings: dict[str, Any]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options of the command to its parser."""
+    parser.add_argument("run", nargs="+", metavar="RUN", help="run folders, at least two, on the same data")
+    parser.add_argument("--out", metavar="DIR", help="folder (default: a new one under comparisons/)")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def compare_runs(arguments: Namespace) -> int:
+    """Carry out ``moevoprune compare-runs``; returns the exit code."""
+    from moevoprune.cli.building import Voice
+    from moevoprune.cli.runs import load_fronts
+    from moevoprune.files import write_text
+    from moevoprune.fronts.plots import plot_attainment, plot_front, save_figure
+    from moevoprune.fronts.seeds import compare_fronts
+
+    say = Voice(arguments.quiet)
+    folders = [Path(run) for run in arguments.run]
+    _check_folders(folders)
+    out = _out_folder(arguments.out, folders)
+    fronts = load_fronts(folders)
+    _check_alike(folders, fronts)
+    runs = _describe(folders)
+    comparison = compare_fronts(fronts)
+
+    table, notes = _table(runs, comparison), _notes(runs)
+    save_figure(plot_attainment(comparison.attainments), out / _FIGURES / _ATTAINMENT)
+    save_figure(plot_front(comparison.merged), out / _FIGURES / _FRONT)
+    comparison.merged.save(out / _MERGED)
+    write_text(out / _SCORES, _csv(runs, comparison))
+    command = shlex.join(["moevoprune", "compare-runs", *arguments.run])
+    write_text(out / _TABLE, _markdown(command, table, comparison, notes))
+
+    for line in [*_aligned(table), "", *_sentences(comparison), *notes]:
+        say(printable(line))
+    written = [_TABLE, _SCORES, f"{_MERGED}/", f"{_FIGURES}/{_ATTAINMENT}", f"{_FIGURES}/{_FRONT}"]
+    say("")
+    say(printable(f"written to {out}: {', '.join(written)}"))
+    return 0
+
+
+def _check_folders(folders: Sequence[Path]) -> None:
+    if len(folders) < 2:
+        raise InputError(
+            f"{folders[0]}: is a single run, and compare-runs sets several beside one another: give at least two"
+        )
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        if folder.resolve() in seen:
+            raise InputError(f"{folder}: was named twice: a run beside itself has no spread; name it once")
+        seen[folder.resolve()] = folder
+
+
+def _out_folder(out: str | None, folders: Sequence[Path]) -> Path:
+    from moevoprune.cli.building import free_folder
+
+    if out == "":
+        raise InputError("--out is empty: name a folder, or leave it out")
+    if out is None:
+        name = folders[0].resolve().name
+        return free_folder(Path("comparisons"), f"{name}-and-{len(folders) - 1}-more")
+    # its figures would take the place of the run's own
+    if (Path(out) / "front.npz").exists():
+        raise InputError(f"{out}: is a run folder: choose another --out folder")
+    return Path(out)
+
+
+def _check_alike(folders: Sequence[Path], fronts: Sequence[Front]) -> None:
+    """Say in which way a run is about something else than the first one."""
+    first = fronts[0]
+    for folder, front in zip(folders, fronts, strict=True):
+        for what, ours, theirs in (
+            ("encoding", front.encoding, first.encoding),
+            ("list of objectives", ", ".join(front.objectives), ", ".join(first.objectives)),
+            ("number of bits", front.n_bits, first.n_bits),
+        ):
+            if ours != theirs:
+                raise InputError(
+                    f"{folder}: its {what} ({ours}) is not that of {folders[0]} ({theirs}): give runs of one "
+                    "problem"
+                )
+
+
+def _describe(folders: Sequence[Path]) -> list[_Run]:
+    from moevoprune.cli.config import exists, read_toml
+    from moevoprune.cli.runs import entry, read_record
+
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    runs = []
+    for folder, name in zip(folders, names, strict=True):
+        record = read_record(folder)
+        # a front that was saved from Python has no settings
+        settings = read_toml(folder / "config.toml") if exists(folder / "config.toml") else {}
+        search = entry(settings, "search", "algorithm")
+        runs.append(
+            _Run(
+                name=name,
+                seed=_whole(entry(record, "seed")),
+                search=search if isinstance(search, str) else None,
+                evaluations=_whole(entry(record, "evaluations")),
+                settings=settings,
+            )
+        )
+    return runs
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _notes(runs: Sequence[_Run]) -> list[str]:
+    """Tell of settings that make the runs' validation values differ in kind."""
+    different = []
+    for section in ("problem", "head"):
+        sections = [run.settings.get(section) for run in runs]
+        tables = [table for table in sections if isinstance(table, dict)]
+        for key in sorted({key for table in tables for key in table}):
+            values = [str(table.get(key)) for table in tables]
+            if len(set(values)) > 1:
+                different.append(f"{section}.{key} ({', '.join(dict.fromkeys(values))})")
+    if not different:
+        return []
+    return [f"the runs differ in {'; '.join(different)}: their validation values are not measured alike"]
+
+
+def _table(runs: Sequence[_Run], comparison: SeedComparison) -> list[list[str]]:
+    """Cells of the table: a line per run, the merged front, and what sums the runs up."""
+    lines = [[*_HEADS, *_MEASURED.values()]]
+    for run, scores in zip(runs, comparison.runs, strict=True):
+        about = ["-" if value is None else str(value) for value in (run.seed, run.search)]
+        lines.append([run.name, *about, *_cells(scores)])
+    lines.append(["merged", "", "", *_cells(comparison.merged_scores)])
+    spreads = {measure: comparison.spread(measure) for measure in _MEASURED}
+    for name, attribute in (("mean", "mean"), ("sd", "deviation"), ("min", "low"), ("max", "high")):
+        values = [
+            _number(measure, None if spread is None else getattr(spread, attribute))
+            for measure, spread in spreads.items()
+        ]
+        lines.append([name, *[""] * (len(_HEADS) - 1), *values])
+    return lines
+
+
+def _cells(scores: RunScores) -> list[str]:
+    measured = [_number(measure, getattr(scores, measure)) for measure in _MEASURED]
+    return [str(scores.members), str(scores.in_merged), *measured]
+
+
+def _number(measure: str, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "-"
+    if measure == "knee_active":
+        return f"{value:.1f}".removesuffix(".0")
+    return _bare(f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}")
+
+
+def _sentences(comparison: SeedComparison) -> list[str]:
+    """What the runs have in common, in words."""
+    from moevoprune.fronts.plots.wording import unit
+
+    agreement, merged = comparison.agreement, comparison.merged
+    total, bit = sum(run.members for run in comparison.runs), unit(merged.encoding, 1)
+    correlation = "none" if math.isnan(agreement.frequency) else _two(agreement.frequency)
+    return [
+        f"{len(merged)} of {total} members make up the merged front",
+        f"agreement, mean over pairs of runs: Jaccard index of the knees' {bit}s {_two(agreement.knees)} "
+        f"(by chance {_two(agreement.knees_by_chance)}); rank correlation of how often each {bit} is active "
+        f"{correlation}",
+    ]
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    return [
+        "  ".join(
+            [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for line in table
+    ]
+
+
+def _markdown(
+    command: str, table: Sequence[Sequence[str]], comparison: SeedComparison, notes: Sequence[str]
+) -> str:
+    head, *lines = ([_plain(cell) for cell in line] for line in table)
+    rows = [f"| {' | '.join(line)} |" for line in lines]
+    parts = [
+        "# Runs side by side",
+        "",
+        f"`{printable(command)}`",
+        "",
+        f"| {' | '.join(head)} |",
+        "|---" + "|---:" * (len(head) - 1) + "|",
+        *rows,
+        "",
+    ]
+    for sentence in [*_sentences(comparison), *notes]:
+        parts += [_plain(f"{sentence[0].upper()}{sentence[1:]}."), ""]
+    parts += [
+        f"![Attainment surfaces: what one, half and all of the runs reach at each size]({_FIGURES}/{_ATTAINMENT})",
+        "",
+        f"![The merged front]({_FIGURES}/{_FRONT})",
+        "",
+        *(f"* {line}" for line in _EXPLAINED),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text of others in Markdown: names of folders must not open a cell or a tag."""
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _csv(runs: Sequence[_Run], comparison: SeedComparison) -> str:
+    """A row per run and one for the merged front as CSV text, numbers to six digits after the point."""
+    rows = [
+        {"run": run.name, "seed": run.seed, "search": run.search, "evaluations": run.evaluations, **asdict(scores)}
+        for run, scores in zip(runs, comparison.runs, strict=True)
+    ]
+    rows.append({**dict.fromkeys(rows[0]), "run": "merged", **asdict(comparison.merged_scores)})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow(["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row.values()])
+    return text.getvalue()
+
+
+def _two(value: float) -> str:
+    return _bare(f"{value:.2f}")
+
+
+def _bare(number: str) -> str:
+    return number.removeprefix("0") if number.startswith("0.") else number.replace("-0.", "-.", 1)
