@@ -7,8 +7,11 @@ import math
 import platform
 import time
 from argparse import Namespace
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+
+import numpy as np
 
 from moevoprune.cli.building import (
     INTERRUPTED,
@@ -37,6 +40,16 @@ from moevoprune.search.problem import PruningProblem
 __all__ = ["run"]
 
 CONFIG, JOURNAL, RUN, REPORT = "config.toml", "evaluations.journal", "run.json", "report.html"
+# of one front: members go by their numbers
+_MEASURED = (
+    "ensembles.csv",
+    "ensembles.json",
+    "windows.csv",
+    "figures/windows.png",
+    "robustness.csv",
+    "figures/robustness.png",
+    "member_maps.npz",
+)
 _FILES = (CONFIG, JOURNAL, RUN, "front.csv", "front.npz", "heads.safetensors", "predictions.npz", REPORT)
 
 
@@ -103,6 +116,7 @@ def _write_results(
 ) -> Front:
     say(f"retraining the members ({len(result.masks)}) on all training rows and scoring them on the test rows")
     front = declare_front(problem, result)
+    _remove_outdated(out, front)
     front.save(out)
     save_figures(front, out / "figures")
     seconds = time.monotonic() - started
@@ -131,6 +145,16 @@ def _write_results(
     report = write_report([out], out / REPORT)
     say(f"\nthe whole front: moevoprune show {out}   a page about it all: {report}")
     return front
+
+
+def _remove_outdated(out: Path, front: Front) -> None:
+    """Remove what was measured on an earlier front of the folder, e.g. on that of an interrupted run."""
+    with suppress(InputError):
+        earlier = Front.load(out)
+        if np.array_equal(earlier.masks, front.masks) and np.array_equal(earlier.F, front.F):
+            return
+    for name in _MEASURED:
+        (out / name).unlink(missing_ok=True)
 
 
 def _look_closer(out: Path, config: RunConfig, problem: PruningProblem, front: Front, say: Voice) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from moevoprune.baselines import BASELINES, GradualMagnitude, default_sizes, make_baseline
 from moevoprune.errors import InputError, nearest
-from moevoprune.fronts.evolve import declare_front, score_on_test
+from moevoprune.fronts.evolve import score_on_test
 from moevoprune.fronts.front import Front
 from moevoprune.search.archive import hypervolume
 from moevoprune.search.loop import run_search
@@ -192,14 +192,15 @@ def run_method(problem: PruningProblem, method: str, seed: int, budget: int) -> 
     started, before = time.perf_counter(), problem.fitness.n_heads
     own_trainings = 0
     if method in SEARCHES:
-        front = _search(problem, method, budget, seed)
-        masks, validation, test = front.masks, front.values[:, column], front.test
+        result = run_search(problem, algorithm=method, budget=budget, seed=seed)
+        if result.interrupted:
+            raise KeyboardInterrupt
+        masks = result.masks.reshape(-1, problem.n_var)
+    elif method == "dense":
+        masks = problem.encoding.dense()[None]
     else:
-        if method == "dense":
-            masks = problem.encoding.dense()[None]
-        else:
-            masks, own_trainings = _baseline_masks(problem, method)
-        validation, test = problem.values(masks)[:, column], score_on_test(problem, masks)
+        masks, own_trainings = _baseline_masks(problem, method)
+    validation, test = problem.values(masks)[:, column], score_on_test(problem, masks)
     seconds = time.perf_counter() - started
     return MethodResult(
         data=problem.features.name,
@@ -212,13 +213,6 @@ def run_method(problem: PruningProblem, method: str, seed: int, budget: int) -> 
         trainings=problem.fitness.n_heads - before + own_trainings,
         seconds=seconds,
     )
-
-
-def _search(problem: PruningProblem, name: str, budget: int, seed: int) -> Front:
-    result = run_search(problem, algorithm=name, budget=budget, seed=seed)
-    if result.interrupted:
-        raise KeyboardInterrupt
-    return declare_front(problem, result)
 
 
 def _baseline_masks(problem: PruningProblem, name: str) -> tuple[Bits, int]:

@@ -14,6 +14,7 @@ from moevoprune.features.folds import training_part
 from moevoprune.fronts.front import Axis, Front
 from moevoprune.fronts.ood_test import OodTest
 from moevoprune.fronts.predictions import Predictions, evenly
+from moevoprune.heads.head import TrainedHead
 from moevoprune.search.algorithms import DEFAULT_ALGORITHM
 from moevoprune.search.fitness import pack
 from moevoprune.search.loop import (
@@ -30,8 +31,8 @@ Values = npt.NDArray[np.float64]
 
 # of a head whose outputs are not finite, as the objectives score it
 DIVERGED_TEST_SCORE = {"classification": 0.0, "regression": -1e3}
-# numbers of outputs for validation rows, 128 MB
-_MOST_PREDICTED = 2**25
+# numbers of outputs per member that are kept for validation rows; of more rows, evenly spread ones are
+_MOST_PREDICTED, _FEWEST_ROWS = 100_000, 1000
 
 # what a repeated or resumed run has in common with the first; times are not
 _HISTORY = ("number", "evaluations", "cache_hits", "archive_size", "hypervolume", "best", "smallest_close")
@@ -81,7 +82,7 @@ def evolve(
 
 
 def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
-    """Turn the outcome of a search into a front; this module is the only place that reads the test part.
+    """Turn the outcome of a search into a front: retrain its members, and score them once on the test part.
 
     In classification with out-of-distribution rows, the front's further test measures are ``ood_auroc`` and
     ``ood_fpr95``: area under the ROC curve and false positive rate at 95 % of the OoD rows found, of the retrained
@@ -102,8 +103,8 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
     masks = result.masks.reshape(-1, problem.n_var)
     *heads, dense_head = problem.fitness.train_final(np.concatenate([masks, dense]))
     (dense_values, _), *_ = problem.fitness.evaluate(dense)
-    outputs = [head.outputs(features.X_test) for head in (*heads, dense_head)]
-    *scores, dense_score = (_test_score(of_head, features) for of_head in outputs)
+    tested = [_tested(head, features) for head in (*heads, dense_head)]
+    *scores, dense_score = (score for score, _ in tested)
     ood = OodTest.of(problem)
     return Front(
         axes=tuple(Axis(objective.name, objective.maximise) for objective in problem.objectives),
@@ -129,28 +130,24 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
         dense_test_columns={}
         if ood is None
         else {name: float(column[0]) for name, column in ood.columns([dense_head]).items()},
-        predictions=_predictions(problem, np.concatenate([masks, dense]), outputs),
+        predictions=_predictions(problem, np.concatenate([masks, dense]), [answers for _, answers in tested]),
     )
 
 
-def _predictions(problem: PruningProblem, masks: Bits, test_outputs: Sequence[npt.NDArray[Any]]) -> Predictions:
-    """What heads predict for validation rows, and for the test rows."""
+def _predictions(problem: PruningProblem, masks: Bits, tested: Sequence[npt.NDArray[Any]]) -> Predictions:
+    """What heads predict for validation rows, beside their answers for the test rows."""
     features, folds = problem.features, problem.fitness.folds
     rows = np.concatenate(folds.validation)
     _, targets = training_part(features)
     # rising rows are the same for every seed of the folds, so that fronts can be merged
     order = np.argsort(rows, kind="stable")
-    most = max(_MOST_PREDICTED // (len(masks) * features.n_outputs), 1)
-    order = order[evenly(len(order), most)]
+    order = order[evenly(len(order), max(_MOST_PREDICTED // features.n_outputs, _FEWEST_ROWS))]
     validation = np.empty((len(masks), len(order), features.n_outputs), dtype=np.float32)
     for entry, outputs in zip(validation, problem.fitness.predict_validation(masks), strict=True):
         entry[:] = outputs[order]
-    if features.task == "classification":
-        tested = np.stack([np.where(np.isfinite(o).all(axis=1), o.argmax(axis=1), -1) for o in test_outputs])
-        tested = tested.astype(np.int16 if features.n_outputs < 2**15 else np.int32)
-    else:
-        tested = np.stack(test_outputs)
-    return Predictions(features.task, rows[order], targets[rows[order]], validation, features.y_test, tested)
+    return Predictions(
+        features.task, rows[order], targets[rows[order]], validation, features.y_test, np.stack(tested)
+    )
 
 
 def score_on_test(problem: PruningProblem, masks: Bits) -> Values:
@@ -172,19 +169,23 @@ def score_on_test(problem: PruningProblem, masks: Bits) -> Values:
     different = {key: row for row, key in enumerate(keys)}
     heads = problem.fitness.train_final(masks[list(different.values())])
     features = problem.features
-    scores = {
-        key: _test_score(head.outputs(features.X_test), features)
-        for key, head in zip(different, heads, strict=True)
-    }
+    scores = {key: _tested(head, features)[0] for key, head in zip(different, heads, strict=True)}
     return np.array([scores[key] for key in keys], dtype=np.float64)
 
 
-def _test_score(outputs: npt.NDArray[np.floating], features: FeatureSet) -> float:
-    """Accuracy or R² of outputs for the test rows; :data:`DIVERGED_TEST_SCORE` where they are not finite."""
-    if not np.isfinite(outputs).all():
-        return DIVERGED_TEST_SCORE[features.task]
+def _tested(head: TrainedHead, features: FeatureSet) -> tuple[float, npt.NDArray[Any]]:
+    """Accuracy or R² of a head on the test rows, and its answers: labels, -1 where it diverged, or targets.
+
+    Where an output is not finite the score is :data:`DIVERGED_TEST_SCORE`.
+    """
+    outputs = head.outputs(features.X_test)
+    finite = np.isfinite(outputs)
     if features.task == "classification":
-        return float(np.mean(outputs.argmax(axis=1) == features.y_test))
+        labels = np.where(finite.all(axis=1), outputs.argmax(axis=1), -1).astype(np.int32)
+        score = float(np.mean(labels == features.y_test)) if finite.all() else DIVERGED_TEST_SCORE[features.task]
+        return score, labels
+    if not finite.all():
+        return DIVERGED_TEST_SCORE[features.task], outputs
     from sklearn.metrics import r2_score
 
-    return max(float(r2_score(features.y_test, outputs)), DIVERGED_TEST_SCORE["regression"])
+    return max(float(r2_score(features.y_test, outputs)), DIVERGED_TEST_SCORE[features.task]), outputs

@@ -127,7 +127,8 @@ class Predictions:
             The file cannot be written.
         """
         with atomic_path(Path(path)) as temporary:
-            np.savez_compressed(
+            # outputs hardly get smaller, and packing them takes long
+            np.savez(
                 temporary,
                 allow_pickle=False,
                 format=np.array(_FORMAT),
@@ -198,8 +199,8 @@ def check_present(predictions: Predictions | None) -> Predictions:
     """
     if predictions is None:
         raise InputError(
-            "this front has no validation predictions (predictions.npz): it was written by an older version or "
-            "merged from runs on other rows: repeat the run with --resume or anew"
+            "this front has no validation predictions: its run is of an older version (repeat it), or it was "
+            "merged from runs whose validation rows differ, as hold-outs do (take one run, or runs with --cv 5)"
         )
     return predictions
 

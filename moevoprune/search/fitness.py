@@ -168,14 +168,17 @@ class FitnessEvaluator:
             Objective values in natural units, shape (n_obj,), and whether training left a head without finite
             weights (it then has every objective's value for that).
         """
-        for key, (values, candidate) in zip(pack(bits), self._evaluate(bits), strict=True):
-            self._remember(key, candidate)
+        for key, candidate in zip(pack(bits), self._candidates(bits), strict=True):
+            with reproducible(self.device):
+                values = np.array([objective(candidate) for objective in self.objectives])
+            self._remember(key, _outputs_of(candidate))
             yield values, not candidate.finite
 
     def predict_validation(self, bits: Bits) -> Iterator[Floats]:
         """What masks' heads predict for the validation rows of their folds.
 
-        Masks that :meth:`evaluate` scored are remembered, up to some memory; others are trained again.
+        The masks that :meth:`evaluate` scored last are remembered, up to some memory; others are trained again, to
+        the same bits.
 
         Parameters
         ----------
@@ -190,7 +193,7 @@ class FitnessEvaluator:
         for row, key in zip(bits, pack(bits), strict=True):
             known = self._outputs.get(key)
             if known is None:
-                ((_, candidate),) = self._evaluate(row[None])
+                (candidate,) = self._candidates(row[None])
                 known = _outputs_of(candidate)
             yield known
 
@@ -213,19 +216,19 @@ class FitnessEvaluator:
             self.n_heads += 1
             yield TrainedHead.from_stack(stack, 0, self.scaling)
 
-    def _evaluate(self, bits: Bits) -> Iterator[tuple[Values, Candidate]]:
+    def _candidates(self, bits: Bits) -> Iterator[Candidate]:
+        """Train masks on the folds, and have them predict what the objectives look at."""
         masks = [self.encoding.decode(row) for row in bits]
         for row, stack in zip(bits, self.trainer.fit(masks, self.folds.train), strict=True):
             self.n_heads += len(self.folds)
             with reproducible(self.device):
-                candidate = self._candidate(stack, int(self.encoding.count_active(row)))
-                values = np.array([objective(candidate) for objective in self.objectives])
-            yield values, candidate
+                yield self._candidate(stack, int(self.encoding.count_active(row)))
 
-    def _remember(self, key: bytes, candidate: Candidate) -> None:
-        size = sum(fold.outputs.numel() for fold in candidate.folds)
-        if (len(self._outputs) + 1) * size <= _MOST_REMEMBERED:
-            self._outputs[key] = _outputs_of(candidate)
+    def _remember(self, key: bytes, outputs: Floats) -> None:
+        """Keep the outputs of a mask; those scored longest ago make room, as they are the least likely members."""
+        self._outputs[key] = outputs
+        while len(self._outputs) * outputs.size > _MOST_REMEMBERED:
+            del self._outputs[next(iter(self._outputs))]
 
     def row_scores(self, bits: Bits, fold: int) -> Values:
         """Train masks on one fold, and score them on each of its validation rows.

@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -497,6 +498,32 @@ def test_ctrl_c_while_retraining_says_how_to_go_on(npz, tmp_path, monkeypatch, c
     monkeypatch.undo()
     assert main(["run", "--out", str(out), "--quiet", "--resume"]) == 0
     assert {path.name for path in out.iterdir()} == STUDIED
+
+
+def test_what_was_measured_on_another_front_goes(npz, tmp_path):
+    out = tmp_path / "out"
+    assert main(["run", str(npz), "--out", str(out), "--quiet", *QUICK]) == 0
+    (out / "robustness.csv").write_text("of this front")
+    assert main(["run", "--out", str(out), "--quiet", "--resume"]) == 0
+    assert (out / "robustness.csv").read_text() == "of this front"
+    # a front of fewer members, as an interrupted run leaves it
+    front = Front.load(out)
+    kept = np.arange(len(front) - 1)
+    replace(
+        front,
+        masks=front.masks[kept],
+        active=front.active[kept],
+        values=front.values[kept],
+        F=front.F[kept],
+        heads=front.heads[:-1],
+        test=front.test[kept],
+        test_columns={},
+        dense_test_columns={},
+        predictions=front.predictions.take(kept),
+    ).save(out)
+    assert main(["run", "--out", str(out), "--quiet", "--resume"]) == 0
+    assert not (out / "robustness.csv").exists()
+    assert (out / "ensembles.json").exists()
 
 
 def test_a_reader_that_goes_away_does_not_stop_the_run(npz, tmp_path):

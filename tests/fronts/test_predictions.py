@@ -42,18 +42,38 @@ def test_test_predictions_are_the_retrained_heads(found, small_features):
         np.testing.assert_array_equal(guesses, head.predict(small_features.X_test))
 
 
-def test_a_resumed_run_and_a_small_memory_give_the_same(found, small_features, quick_head, monkeypatch):
+@pytest.mark.parametrize("memory", [0, 4 * 96 * 3])
+def test_a_small_memory_gives_the_same(found, small_features, quick_head, monkeypatch, memory):
     _, front = found
-    monkeypatch.setattr("moevoprune.search.fitness._MOST_REMEMBERED", 0)
+    monkeypatch.setattr("moevoprune.search.fitness._MOST_REMEMBERED", memory)
     problem, again = small_front(small_features, quick_head)
-    assert problem.fitness._outputs == {}
+    assert len(problem.fitness._outputs) * 96 * 3 <= memory
     np.testing.assert_array_equal(again.predictions.validation_outputs, front.predictions.validation_outputs)
+
+
+def test_a_resumed_run_gives_the_same(small_features, quick_head, tmp_path):
+    generator = np.random.default_rng(2)
+    features = replace(small_features, X_ood=generator.normal(size=(40, 14)).astype(np.float32) + 1)
+    options = {"objectives": ["accuracy", "active_neurons", "ood_auroc"], "cv": 3, "head": quick_head}
+    fronts = []
+    for resume in (False, True):
+        problem = PruningProblem(features, **options)
+        front = evolve(problem, 6, 2, algorithm="nsga2", journal=tmp_path / "evaluations.journal", resume=resume)
+        fronts.append(front)
+    np.testing.assert_array_equal(
+        fronts[0].predictions.validation_outputs, fronts[1].predictions.validation_outputs
+    )
+    for member in range(len(front)):
+        guesses = front.predictions.validation_outputs[member].argmax(axis=1)
+        assert accuracy_score(features.y_train, guesses) == pytest.approx(front.values[member, 0])
 
 
 def test_large_sets_are_thinned_out(found, small_features, quick_head, monkeypatch):
     _, front = found
-    monkeypatch.setattr(evolve_module, "_MOST_PREDICTED", (len(front) + 1) * 3 * 10)
+    monkeypatch.setattr(evolve_module, "_MOST_PREDICTED", 3 * 10)
+    monkeypatch.setattr(evolve_module, "_FEWEST_ROWS", 2)
     _, thin = small_front(small_features, quick_head)
+    _, other = small_front(small_features, quick_head, seed=2)
     rows = thin.predictions.validation_rows
     assert len(rows) == 10
     assert (np.diff(rows) > 0).all()
@@ -61,6 +81,19 @@ def test_large_sets_are_thinned_out(found, small_features, quick_head, monkeypat
         thin.predictions.validation_outputs, front.predictions.validation_outputs[:, rows]
     )
     np.testing.assert_array_equal(thin.predictions.validation_targets, small_features.y_train[rows])
+    # whatever their sizes, fronts on the same data can be merged
+    assert len(thin) != len(other)
+    assert Front.merge([thin, other]).predictions is not None
+
+
+def test_merged_hold_outs_have_none_and_the_message_says_why(small_features, quick_head):
+    fronts = []
+    for seed in (1, 2):
+        problem = PruningProblem(small_features, head=quick_head, cv=1, seed=seed, objectives=["accuracy"])
+        fronts.append(evolve(problem, pop_size=4, n_gen=1, seed=seed, algorithm="nsga2"))
+    merged = Front.merge(fronts)
+    with pytest.raises(InputError, match="--cv 5"):
+        check_present(merged.predictions)
 
 
 def test_repeated_folds_have_a_row_several_times(small_features, quick_head):
@@ -158,3 +191,11 @@ def test_merged_fronts_keep_predictions_where_rows_agree(found, small_features, 
     assert Front.merge([one, replace(two, predictions=None)]).predictions is None
     other = replace(two.predictions, validation_rows=two.predictions.validation_rows + 1)
     assert Front.merge([one, replace(two, predictions=other)]).predictions is None
+
+
+@pytest.mark.gpu
+def test_on_cuda_they_are_what_the_search_scored(small_features, quick_head):
+    _, front = small_front(small_features, quick_head, device="cuda")
+    for member in range(len(front)):
+        guesses = front.predictions.validation_outputs[member].argmax(axis=1)
+        assert accuracy_score(small_features.y_train, guesses) == pytest.approx(front.values[member, 0])
