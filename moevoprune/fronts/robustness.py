@@ -21,6 +21,7 @@ from moevoprune.features.folds import training_part
 from moevoprune.fronts.evolve import DIVERGED_TEST_SCORE
 from moevoprune.fronts.explanation import quality_objective
 from moevoprune.fronts.front import Front
+from moevoprune.heads.ensemble import HeadEnsemble
 from moevoprune.heads.head import TrainedHead
 from moevoprune.heads.scaling import Scaling
 
@@ -363,9 +364,9 @@ class _Tally:
 
 
 def _predict(predictor: Predictor, rows: npt.NDArray[np.float32]) -> Array:
-    """Predictions, -1 for the class where a head's outputs are not finite."""
-    if isinstance(predictor, TrainedHead) and predictor.task == "classification":
-        outputs = predictor.outputs(rows)
+    """Predictions, -1 for the class where outputs are not finite."""
+    if isinstance(predictor, TrainedHead | HeadEnsemble) and predictor.task == "classification":
+        outputs = predictor.outputs(rows) if isinstance(predictor, TrainedHead) else predictor.predict_proba(rows)
         return np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), -1)
     return np.asarray(predictor.predict(rows))
 
