@@ -18,13 +18,8 @@ import numpy as np
 
 from moevoprune import Front, InputError, PruningProblem, evolve, load_features
 from moevoprune.features import FeatureSet
-from moevoprune.fronts.ensemble_study import (
-    EnsembleRow,
-    EnsembleStudy,
-    WindowResult,
-    study_ensembles,
-    window_study,
-)
+from moevoprune.fronts.ensemble_study import study_ensembles
+from moevoprune.fronts.ensemble_tables import EnsembleRow, EnsembleStudy
 from moevoprune.fronts.plots import plot_windows, save_figure
 
 
@@ -57,12 +52,12 @@ def ways_table(studies: list[EnsembleStudy]) -> list[str]:
     return lines
 
 
-def windows_table(seeds: list[tuple[WindowResult, ...]]) -> list[str]:
+def windows_table(studies: list[EnsembleStudy]) -> list[str]:
     """Markdown: one line per window, means over the seeds, and in how many windows the ensemble is ahead."""
     heads = ["members", "soft", "hard", "best by validation", "best by test", "mean member"]
     lines = [f"| window | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
     means = []
-    for windows in zip(*seeds, strict=True):
+    for windows in zip(*(study.windows for study in studies), strict=True):
         columns = ("members", "soft", "hard", "best_by_validation", "best_member", "mean_member")
         mean = [float(np.mean([getattr(window, column) for window in windows])) for column in columns]
         means.append(mean)
@@ -86,16 +81,15 @@ def windows_table(seeds: list[tuple[WindowResult, ...]]) -> list[str]:
 def report(source: str, arguments: argparse.Namespace) -> str:
     """Markdown section of one data set."""
     data = load_features(source)
-    studies, windows = [], []
+    studies = []
     for seed in range(1, arguments.seeds + 1):
         front = find_front(data, seed, arguments)
         studies.append(study_ensembles(front, data))
-        windows.append(window_study(front, data))
         print(f"{data.name}: seed {seed} of {arguments.seeds}", flush=True)
     if arguments.figures:
-        save_figure(plot_windows(windows[0]), arguments.figures / f"windows_{data.name}.png")
+        save_figure(plot_windows(studies[0].windows), arguments.figures / f"windows_{data.name}.png")
     title = f"## {data.name}: {data.n_train} training and {data.n_test} test rows, {data.n_features} features"
-    return "\n".join([title, "", *ways_table(studies), "", *windows_table(windows), ""])
+    return "\n".join([title, "", *ways_table(studies), "", *windows_table(studies), ""])
 
 
 def main() -> int:

@@ -12,10 +12,13 @@ import argparse
 import importlib
 import pkgutil
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +29,9 @@ from PIL import Image
 import moevoprune
 from moevoprune.cli.config import set_value
 from moevoprune.cli.main import _build_parser, main
+from moevoprune.fronts.export import exporting
+from moevoprune.fronts.export.measuring import latencies
+from moevoprune.fronts.plots import style
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -88,6 +94,9 @@ def desk(tmp_path: Path, caches: dict[str, str], monkeypatch: pytest.MonkeyPatch
     """The current folder of a reader, who has a folder of images as the pages call it: flowers/CLASS/*."""
     for name, value in caches.items():
         monkeypatch.setenv(name, value)
+    # nobody looks at the pictures, or compares the times
+    monkeypatch.setattr(style, "DPI", 30)
+    monkeypatch.setattr(exporting, "latencies", partial(latencies, seconds=0.02))
     generator = np.random.default_rng(0)
     for label, name in enumerate(("daisy", "tulip")):
         (tmp_path / "flowers" / name).mkdir(parents=True)
@@ -187,6 +196,19 @@ def test_every_public_module_is_in_the_reference():
     assert sorted(top_level) == sorted(moevoprune.__all__)
 
 
+def test_settings_of_the_pages_can_be_read():
+    for package in ("sphinx", "myst_parser", "furo"):
+        pytest.importorskip(package)
+    settings = runpy.run_path(str(DOCS / "conf.py"))
+    assert settings["release"] == version("moevoprune")
+    for extension in settings["extensions"]:
+        importlib.import_module(extension)
+    for folder in settings["html_static_path"]:
+        for file in settings["html_css_files"]:
+            assert (DOCS / folder / file).is_file()
+
+
+@pytest.mark.slow  # the script of .ci builds them, too
 def test_pages_build_without_warnings_and_need_no_network(tmp_path):
     for package in ("sphinx", "myst_parser", "furo"):
         pytest.importorskip(package)

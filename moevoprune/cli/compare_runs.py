@@ -5,8 +5,7 @@ The command's options are part of every ``--help``, so what takes seconds to imp
 
 from __future__ import annotations
 
-import csv
-import io
+import json
 import math
 import shlex
 from argparse import ArgumentParser, Namespace
@@ -16,6 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moevoprune.errors import InputError, printable
+from moevoprune.fronts.run_folder import (
+    FIGURES,
+    FRONT,
+    MEASURED,
+    MERGED_FROM,
+    RECORD,
+    SETTINGS,
+    entry,
+    folder_name,
+    read_record,
+)
+from moevoprune.fronts.tables import aligned, csv_text, markdown_table
+from moevoprune.fronts.wording import bare, unit
 
 if TYPE_CHECKING:
     from moevoprune.fronts.front import Front
@@ -29,7 +41,7 @@ DESCRIPTION = (
     "and its spread, what the runs attain at each size, how far their masks agree, and their merged front."
 )
 
-_TABLE, _SCORES, _MERGED, _FIGURES = "compare-runs.md", "runs.csv", "merged", "figures"
+_TABLE, _SCORES, _MERGED = "compare-runs.md", "runs.csv", "merged"
 _ATTAINMENT, _FRONT = "attainment.png", "front.png"
 _HEADS = ("run", "seed", "search", "members", "in merged")
 _EXPLAINED = (
@@ -95,16 +107,17 @@ def compare_runs(arguments: Namespace) -> int:
     comparison = compare_fronts(fronts)
 
     table, notes = _table(runs, comparison), _notes(runs)
-    save_figure(plot_attainment(comparison.attainments), out / _FIGURES / _ATTAINMENT)
-    save_figure(plot_front(comparison.merged), out / _FIGURES / _FRONT)
+    save_figure(plot_attainment(comparison.attainments), out / FIGURES / _ATTAINMENT)
+    save_figure(plot_front(comparison.merged), out / FIGURES / _FRONT)
     comparison.merged.save(out / _MERGED)
+    _write_about_merged(out / _MERGED, folders[0], runs)
     write_text(out / _SCORES, _csv(runs, comparison))
     command = shlex.join(["moevoprune", "compare-runs", *arguments.run])
     write_text(out / _TABLE, _markdown(command, table, comparison, notes))
 
-    for line in [*_aligned(table), "", *_sentences(comparison), *notes]:
+    for line in [*aligned(table), "", *_sentences(comparison), *notes]:
         say(printable(line))
-    written = [_TABLE, _SCORES, f"{_MERGED}/", f"{_FIGURES}/{_ATTAINMENT}", f"{_FIGURES}/{_FRONT}"]
+    written = [_TABLE, _SCORES, f"{_MERGED}/", f"{FIGURES}/{_ATTAINMENT}", f"{FIGURES}/{_FRONT}"]
     say("")
     say(printable(f"written to {out}: {', '.join(written)}"))
     return 0
@@ -117,9 +130,13 @@ def _check_folders(folders: Sequence[Path]) -> None:
         )
     seen: dict[Path, Path] = {}
     for folder in folders:
-        if folder.resolve() in seen:
+        try:
+            place = folder.resolve()
+        except (OSError, RuntimeError):
+            raise InputError(f"{folder}: is a loop of links: name the run folder itself") from None
+        if place in seen:
             raise InputError(f"{folder}: was named twice: a run beside itself has no spread; name it once")
-        seen[folder.resolve()] = folder
+        seen[place] = folder
 
 
 def _out_folder(out: str | None, folders: Sequence[Path]) -> Path:
@@ -128,10 +145,10 @@ def _out_folder(out: str | None, folders: Sequence[Path]) -> Path:
     if out == "":
         raise InputError("--out is empty: name a folder, or leave it out")
     if out is None:
-        name = folders[0].resolve().name
+        name = folder_name(folders[0])
         return free_folder(Path("comparisons"), f"{name}-and-{len(folders) - 1}-more")
     # its figures would take the place of the run's own
-    if (Path(out) / "front.npz").exists():
+    if (Path(out) / FRONT).exists():
         raise InputError(f"{out}: is a run folder: choose another --out folder")
     return Path(out)
 
@@ -154,16 +171,15 @@ def _check_alike(folders: Sequence[Path], fronts: Sequence[Front]) -> None:
 
 def _describe(folders: Sequence[Path]) -> list[_Run]:
     from moevoprune.cli.config import exists, read_toml
-    from moevoprune.cli.runs import entry, read_record
 
-    names = [folder.resolve().name for folder in folders]
+    names = [folder_name(folder) for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
     runs = []
     for folder, name in zip(folders, names, strict=True):
         record = read_record(folder)
         # a front that was saved from Python has no settings
-        settings = read_toml(folder / "config.toml") if exists(folder / "config.toml") else {}
+        settings = read_toml(folder / SETTINGS) if exists(folder / SETTINGS) else {}
         search = entry(settings, "search", "algorithm")
         runs.append(
             _Run(
@@ -175,6 +191,21 @@ def _describe(folders: Sequence[Path]) -> list[_Run]:
             )
         )
     return runs
+
+
+def _write_about_merged(merged: Path, first: Path, runs: Sequence[_Run]) -> None:
+    """Give the merged front what commands ask a run folder for: where its data are, and what they were."""
+    from moevoprune.files import write_text
+
+    for name in (SETTINGS, *MEASURED):
+        # of an earlier comparison in this folder
+        (merged / name).unlink(missing_ok=True)
+    record = read_record(first)
+    kept: dict[str, Any] = {name: record[name] for name in ("data", "extraction") if name in record}
+    kept[MERGED_FROM] = [run.name for run in runs]
+    write_text(merged / RECORD, json.dumps(kept, indent=2) + "\n")
+    if (first / SETTINGS).exists():
+        write_text(merged / SETTINGS, (first / SETTINGS).read_text(encoding="utf-8"))
 
 
 def _whole(value: Any) -> int | None:
@@ -223,13 +254,11 @@ def _number(measure: str, value: float | None) -> str:
         return "-"
     if measure == "knee_active":
         return f"{value:.1f}".removesuffix(".0")
-    return _bare(f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}")
+    return bare(f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}")
 
 
 def _sentences(comparison: SeedComparison) -> list[str]:
     """What the runs have in common, in words."""
-    from moevoprune.fronts.plots.wording import unit
-
     agreement, merged = comparison.agreement, comparison.merged
     total, bit = sum(run.members for run in comparison.runs), unit(merged.encoding, 1)
     correlation = "none" if math.isnan(agreement.frequency) else _two(agreement.frequency)
@@ -241,37 +270,23 @@ def _sentences(comparison: SeedComparison) -> list[str]:
     ]
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    return [
-        "  ".join(
-            [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for line in table
-    ]
-
-
 def _markdown(
     command: str, table: Sequence[Sequence[str]], comparison: SeedComparison, notes: Sequence[str]
 ) -> str:
-    head, *lines = ([_plain(cell) for cell in line] for line in table)
-    rows = [f"| {' | '.join(line)} |" for line in lines]
     parts = [
         "# Runs side by side",
         "",
         f"`{printable(command)}`",
         "",
-        f"| {' | '.join(head)} |",
-        "|---" + "|---:" * (len(head) - 1) + "|",
-        *rows,
+        *markdown_table([[_plain(cell) for cell in line] for line in table]),
         "",
     ]
     for sentence in [*_sentences(comparison), *notes]:
         parts += [_plain(f"{sentence[0].upper()}{sentence[1:]}."), ""]
     parts += [
-        f"![Attainment surfaces: what one, half and all of the runs reach at each size]({_FIGURES}/{_ATTAINMENT})",
+        f"![Attainment surfaces: what one, half and all of the runs reach at each size]({FIGURES}/{_ATTAINMENT})",
         "",
-        f"![The merged front]({_FIGURES}/{_FRONT})",
+        f"![The merged front]({FIGURES}/{_FRONT})",
         "",
         *(f"* {line}" for line in _EXPLAINED),
     ]
@@ -290,17 +305,8 @@ def _csv(runs: Sequence[_Run], comparison: SeedComparison) -> str:
         for run, scores in zip(runs, comparison.runs, strict=True)
     ]
     rows.append({**dict.fromkeys(rows[0]), "run": "merged", **asdict(comparison.merged_scores)})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0])
-    for row in rows:
-        writer.writerow(["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row.values()])
-    return text.getvalue()
+    return csv_text(rows[0], (row.values() for row in rows))
 
 
 def _two(value: float) -> str:
-    return _bare(f"{value:.2f}")
-
-
-def _bare(number: str) -> str:
-    return number.removeprefix("0") if number.startswith("0.") else number.replace("-0.", "-.", 1)
+    return bare(f"{value:.2f}")

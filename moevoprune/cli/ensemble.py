@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moevoprune.cli.runs import load_front, run_features, run_settings
-from moevoprune.errors import InputError, whole_number
+from moevoprune.cli.runs import ensemble_options, load_front, run_features, run_settings
+from moevoprune.errors import InputError
+from moevoprune.fronts.run_folder import folder_name
 
 if TYPE_CHECKING:
     from moevoprune.fronts.ensembles import Chosen
@@ -26,7 +27,6 @@ DESCRIPTION = (
     "the best member, the knee and the dense head."
 )
 
-_MOST_MEMBERS = 100_000
 _DEFAULT_VOTING = "soft"
 
 
@@ -62,7 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def ensemble(arguments: Namespace) -> int:
     """Carry out the command; returns the exit code."""
     from moevoprune.cli.building import Voice
-    from moevoprune.fronts.ensemble_study import study_run
+    from moevoprune.fronts.ensemble_study import study_ensembles
     from moevoprune.fronts.plots import plot_windows
     from moevoprune.fronts.plots.style import make_folder, save_figure
 
@@ -72,11 +72,12 @@ def ensemble(arguments: Namespace) -> int:
     front = load_front(runs)
     more = _asked(arguments, front)
     features = run_features(runs[0], arguments.data, say)
-    figures = out / "figures"
-    make_folder(figures)
     settings = run_settings(runs[0])
     odin = {} if settings is None else {"odin_epsilon": settings.problem.odin_epsilon}
-    study = study_run(front, features, out, more, **odin)
+    study = study_ensembles(front, features, more, **odin)
+    figures = out / "figures"
+    make_folder(figures)
+    study.save(out)
     say(f"{len(front)} members; chosen by validation rows, scored on {features.n_test} test rows\n")
     say(study.to_text())
     say("\nits best member: test score of the member that is best on the validation rows")
@@ -90,13 +91,8 @@ def _asked(arguments: Namespace, front: Front) -> list[tuple[str, Chosen, Any]]:
     """The ensemble that the options describe, under a name of its own; none where there are no options."""
     from moevoprune.fronts.ensembles import DEFAULT_HOW, choose_members
 
-    how = arguments.how or DEFAULT_HOW
-    numbers = {"members": arguments.members, "max_features": arguments.max_features}
-    options = {
-        name: whole_number(f"--{name.replace('_', '-')}", value, 1, _MOST_MEMBERS)
-        for name, value in numbers.items()
-        if value is not None
-    }
+    how = DEFAULT_HOW if arguments.how is None else arguments.how
+    options = ensemble_options(arguments)
     if not options and arguments.how is None and arguments.voting is None:
         return []
     voting = arguments.voting or _DEFAULT_VOTING
@@ -112,4 +108,4 @@ def _out_folder(out: str | None, runs: Sequence[Path]) -> Path:
         raise InputError("--out is empty: name a folder, or leave it out")
     if out is not None:
         return Path(out)
-    return runs[0] if len(runs) == 1 else free_folder(Path("ensembles"), runs[0].resolve().name)
+    return runs[0] if len(runs) == 1 else free_folder(Path("ensembles"), folder_name(runs[0]))

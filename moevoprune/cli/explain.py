@@ -12,8 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moevoprune.cli.runs import entry, load_front, member_of, read_record
+from moevoprune.cli.runs import load_front, member_of
 from moevoprune.errors import InputError, whole_number
+from moevoprune.fronts.run_folder import EXPLANATION, FIGURES, entry, folder_name, read_record
+from moevoprune.fronts.tables import aligned
+from moevoprune.fronts.wording import bare, short_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +110,7 @@ def explain(arguments: Namespace) -> int:
         chosen = explanation.top(min(top, _MOST_COLUMNS))
         maps = reader.heat_maps(front, member, chosen, per_class)
 
-    figures = out / "figures"
+    figures = out / FIGURES
     try:
         figures.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -286,7 +289,7 @@ class _Reader:
             else:
                 guess = int(outputs.argmax())
                 probability = float(1 / np.exp(outputs - outputs[guess]).sum())
-                text = f"{front.class_names[guess]}, {_short(probability)}"
+                text = f"{front.class_names[guess]}, {bare(f'{probability:.2f}')}"
                 rows.append(Shown(name, text, None if truth is None else guess == truth))
         return rows
 
@@ -375,7 +378,7 @@ def _out_folder(out: str | None, runs: Sequence[Path]) -> Path:
         raise InputError("--out is empty: name a folder, or leave it out")
     if out is not None:
         return Path(out)
-    return runs[0] / "explanation" if len(runs) == 1 else free_folder(Path("explanations"), runs[0].resolve().name)
+    return runs[0] / EXPLANATION if len(runs) == 1 else free_folder(Path("explanations"), folder_name(runs[0]))
 
 
 def _summary(front: Front, explanation: Explanation, top: int) -> list[str]:
@@ -395,11 +398,7 @@ def _summary(front: Front, explanation: Explanation, top: int) -> list[str]:
         [str(j), f"{explanation.frequency[j]:.3f}", str(members[j]), f"{explanation.strength[j]:.4f}"]
         for j in explanation.top(top)
     ]
-    lines += [
-        "  ".join(cell.rjust(max(9, len(head))) for cell, head in zip(row, header, strict=True))
-        for row in [header, *cells]
-    ]
-    return lines
+    return [*lines, *aligned([header, *cells], left=0)]
 
 
 def _about(front: Front, member: int) -> str:
@@ -409,14 +408,13 @@ def _about(front: Front, member: int) -> str:
     quality = quality_objective(front)
     role = " (knee)" if member == front.knee() else " (best)" if member == front.best(quality) else ""
     size = f"{len(front.heads[member].inputs):,} of {front.dense_head.n_features:,} features"
-    value = f"{front.column(quality)[member]:.3f}".removeprefix("0")
-    return f"head {member}{role} of the front, {size}, {quality} {value}"
+    return f"head {member}{role} of the front, {size}, {quality} {short_number(front.column(quality)[member])}"
 
 
 def _heading(explanation: Explanation, feature: int) -> str:
     if explanation.prunes_features:
         return f"feature {feature}\nread by {100 * explanation.frequency[feature]:.0f} %"
-    return f"feature {feature}\nimportance {explanation.strength[feature]:.3f}".replace(" 0.", " .")
+    return f"feature {feature}\nimportance {short_number(explanation.strength[feature])}"
 
 
 def _batches(items: Iterator[tuple[int, torch.Tensor]]) -> Iterator[list[tuple[int, torch.Tensor]]]:
@@ -428,7 +426,3 @@ def _batches(items: Iterator[tuple[int, torch.Tensor]]) -> Iterator[list[tuple[i
             batch = []
     if batch:
         yield batch
-
-
-def _short(share: float) -> str:
-    return f"{share:.2f}".removeprefix("0")

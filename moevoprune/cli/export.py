@@ -9,7 +9,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, printable
+from moevoprune.fronts.run_folder import SETTINGS, read_record
+from moevoprune.fronts.tables import aligned
+from moevoprune.fronts.wording import file_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +35,10 @@ DESCRIPTION = (
     "before it gets its name, and its size and latency are shown beside those of the dense head."
 )
 
-_CONFIG = "config.toml"
 _SEED = 0
 _CHECK_ROWS, _CHECK_IMAGES = 512, 8
+# an ensemble with more times the parameters of the dense head is large, and there is a way to choose a small one
+_LARGE, _FEW_MEMBERS = 3, "greedy"
 _BATCHES, _IMAGE_BATCHES = (1, 256), (1, 16)
 
 
@@ -56,6 +60,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--how", metavar="NAME", help="how the members of an ensemble are chosen, as in moevoprune ensemble"
+    )
+    parser.add_argument("--members", type=int, metavar="N", help="most members of an ensemble")
+    parser.add_argument(
+        "--max-features", type=int, metavar="N", help="most features that an ensemble's members may read together"
     )
     parser.add_argument(
         "--voting", choices=("soft", "hard"), help="how an ensemble votes (default: soft, mean probabilities)"
@@ -85,12 +93,16 @@ def export(arguments: Namespace) -> int:
     """Carry out ``moevoprune export``; returns the exit code."""
     from moevoprune.cli.building import Voice
     from moevoprune.cli.recorded_backbone import recorded_backbone
-    from moevoprune.cli.runs import load_front, read_record
+    from moevoprune.cli.runs import load_front
     from moevoprune.fronts.export import check_installed, export_head, format_of
 
     say = Voice(arguments.quiet)
     target, run = Path(arguments.to), Path(arguments.run)
     # slips are found before anything that takes time
+    try:
+        str(target).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"--to {printable(str(target))}: its name is not UTF-8: choose another") from None
     ending = format_of(target)
     check_installed(ending)
     if arguments.with_backbone and ending == ".safetensors":
@@ -100,6 +112,8 @@ def export(arguments: Namespace) -> int:
         raise InputError(f"--inputs active does not go with {other}: leave it out")
     if arguments.images is not None and not arguments.with_backbone:
         raise InputError("--images is for --with-backbone: name the run's features with --data instead")
+    if arguments.weights is not None and not arguments.with_backbone:
+        raise InputError("--weights is for --with-backbone: leave it out")
     front = load_front([run])
     head, name = _head(front, arguments)
 
@@ -131,20 +145,28 @@ def export(arguments: Namespace) -> int:
     )
     for line in _report(exported, name, what, arguments.with_backbone):
         say(line)
+    times = head.n_parameters / front.dense_head.n_parameters
+    if arguments.member == "ensemble" and arguments.how != _FEW_MEMBERS and times > _LARGE:
+        say(
+            f"the ensemble has {times:,.1f} times the parameters of the dense head: --how {_FEW_MEMBERS} chooses "
+            "fewer members"
+        )
     return 0
 
 
 def _head(front: Front, arguments: Namespace) -> tuple[TrainedHead | HeadEnsemble, str]:
     """What is to be exported, and what to call it."""
-    from moevoprune.cli.runs import member_of
+    from moevoprune.cli.runs import ensemble_options, member_of
     from moevoprune.fronts.ensembles import DEFAULT_HOW, make_ensemble
 
     wanted = arguments.member
     if wanted == "ensemble":
-        ensemble = make_ensemble(front, arguments.how or DEFAULT_HOW, arguments.voting or "soft")
+        way = DEFAULT_HOW if arguments.how is None else arguments.how
+        ensemble = make_ensemble(front, way, arguments.voting or "soft", **ensemble_options(arguments))
         how = "" if arguments.how is None else f" ({arguments.how})"
         return ensemble, f"ensemble{how} of {ensemble.n_members} heads, {ensemble.voting} voting"
-    for option, value in (("--how", arguments.how), ("--voting", arguments.voting)):
+    given = ("how", "voting", "members", "max_features")
+    for option, value in ((f"--{name.replace('_', '-')}", getattr(arguments, name)) for name in given):
         if value is not None:
             raise InputError(f"{option} is for ensembles: add --member ensemble")
     if wanted == "dense":
@@ -211,7 +233,7 @@ def _images(run: Path, folder: str | None) -> ImageSet | None:
 
     if folder is not None:
         return find_images(folder, skip_bad=True)
-    path = run / _CONFIG
+    path = run / SETTINGS
     try:
         data = configure(read_toml(path), str(path), {}, []).data if exists(path) else None
         if data is None or data.images is None:
@@ -229,7 +251,7 @@ def _report(exported: Exported, name: str, what: str, fused: bool) -> list[str]:
     table: list[tuple[str, list[float], Any]] = [
         ("parameters of the head", [numbers.parameters for numbers in columns], "{:,}".format),
         (f"multiply-adds of the head per {unit}", [numbers.multiply_adds for numbers in columns], "{:,}".format),
-        ("file", [numbers.n_bytes for numbers in columns], _bytes),
+        ("file", [numbers.n_bytes for numbers in columns], file_size),
     ]
     for batch in exported.head.latency:
         plural = unit if batch == 1 else f"{unit}s"
@@ -238,12 +260,8 @@ def _report(exported: Exported, name: str, what: str, fused: bool) -> list[str]:
     for label, values, text in table:
         share = [f"{100 * values[0] / values[1]:.1f} %"] if len(values) == 2 else []
         cells.append([label, *(text(value) for value in values), *share])
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     reads = f"reads {exported.n_inputs:,} of {exported.n_features:,} features"
-    lines = [f"{exported.path}: {name}, {exported.format}, {reads}", ""]
-    for first, *rest in cells:
-        numbers_of = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
-        lines.append("  ".join([first.ljust(widths[0]), *numbers_of]))
+    lines = [f"{exported.path}: {name}, {exported.format}, {reads}", "", *aligned(cells)]
     if exported.backbone_parameters is not None and exported.backbone_multiply_adds is not None:
         lines.append(
             f"the backbone in the file has {exported.backbone_parameters:,} parameters and takes "
@@ -258,10 +276,6 @@ def _report(exported: Exported, name: str, what: str, fused: bool) -> list[str]:
         lines.append(f"the original's own float32 is {exported.rounding:.1e} off 64-bit arithmetic on them")
     lines.append("times are medians on one thread, measured in turn")
     return lines
-
-
-def _bytes(size: float) -> str:
-    return f"{size / 1000:,.1f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
 
 
 def _seconds(time: float) -> str:

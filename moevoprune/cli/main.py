@@ -8,11 +8,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from moevoprune.cli import compare_runs, ensemble, explain, export, report, robustness
 from moevoprune.cli.options import add_image_options
 from moevoprune.errors import InputError, printable
+from moevoprune.fronts.run_folder import ENSEMBLES, FIGURES, WINDOWS_FIGURE
 
 __all__ = ["main"]
 
@@ -273,12 +275,7 @@ def _dispatch(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
         if len(front):
             print(f"\n{objectives_line(front)}")
     elif arguments.command == "plot":
-        from pathlib import Path
-
-        from moevoprune.fronts.front import Front
-        from moevoprune.fronts.plots import save_figures
-
-        for path in save_figures(Front.load(arguments.run), Path(arguments.run) / "figures"):
+        for path in _plot(Path(arguments.run)):
             print(path)
     elif arguments.command == "problems":
         from moevoprune.cli.problems import describe_problem, shipped_problems
@@ -288,6 +285,18 @@ def _dispatch(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
     else:
         parser.print_help()
     return 0
+
+
+def _plot(run: Path) -> list[Path]:
+    """Write the figures of a run folder again: those of its front, and that of its ensembles where it has any."""
+    from moevoprune.fronts.ensemble_tables import load_study
+    from moevoprune.fronts.front import Front
+    from moevoprune.fronts.plots import plot_windows, save_figure, save_figures
+
+    written = save_figures(Front.load(run), run / FIGURES)
+    if (run / ENSEMBLES).exists():
+        written.append(save_figure(plot_windows(load_study(run).windows), run / WINDOWS_FIGURE))
+    return written
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moevoprune.errors import InputError
+from moevoprune.fronts.run_folder import RECORD, entry
 
 if TYPE_CHECKING:
     import torch
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from moevoprune.features.backbones import Backbone
 
 __all__ = ["recorded_backbone"]
-
-_RECORD = "run.json"
 
 
 def recorded_backbone(
@@ -62,7 +61,7 @@ def recorded_backbone(
     settings, digest = _common(runs, records, advice)
     if weights is not None:
         settings["weights"] = weights
-    where = f"{runs[0] / _RECORD}"
+    where = f"{runs[0] / RECORD}"
     try:
         # by way of JSON, as lists of the record are tuples in the settings
         checked = BackboneSettings.model_validate_json(json.dumps(settings))
@@ -81,7 +80,7 @@ def recorded_backbone(
     if n_features is not None and backbone.feature_size != n_features:
         raise InputError(
             f"{runs[0]}: its heads read {n_features} features, but the backbone of its record gives "
-            f"{backbone.feature_size}: {_RECORD} is not that run's"
+            f"{backbone.feature_size}: {RECORD} is not that run's"
         )
     return backbone
 
@@ -92,9 +91,9 @@ def _common(
     """Settings of the backbone that all runs have in common, and the hash of its weights."""
     from moevoprune.features.backbones import same_backbone
 
-    backbones = [_backbone_record(record) for record in records]
+    backbones = [entry(record, "extraction", "backbone") for record in records]
     for run, backbone in zip(runs, backbones, strict=True):
-        if not isinstance(backbone.get("settings"), dict):
+        if not isinstance(entry(backbone, "settings"), dict):
             raise InputError(
                 f"{run}: its features were not extracted from images by moevoprune, so there is no telling which "
                 f"network gave them{advice}"
@@ -103,9 +102,3 @@ def _common(
             raise InputError(f"{run}: its features came through another backbone than those of {runs[0]}")
     digest = backbones[0].get("weights_sha256")
     return dict(backbones[0]["settings"]), digest if isinstance(digest, str) else None
-
-
-def _backbone_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    extraction = record.get("extraction")
-    backbone = extraction.get("backbone") if isinstance(extraction, dict) else None
-    return backbone if isinstance(backbone, dict) else {}

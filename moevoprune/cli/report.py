@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from moevoprune.errors import InputError, printable
+from moevoprune.fronts.run_folder import REPORT, folder_name
 
 __all__ = ["DESCRIPTION", "HELP", "add_arguments", "report"]
 
@@ -48,8 +49,8 @@ def _out_file(out: str | None, runs: list[Path]) -> Path:
             raise InputError(f"--out {out!r}: name a file that ends in .html")
         return Path(out)
     if len(runs) == 1:
-        return runs[0] / "report.html"
-    name, number = runs[0].resolve().name or "runs", 1
+        return runs[0] / REPORT
+    name, number = folder_name(runs[0]), 1
     path = Path("reports") / f"{name}.html"
     while path.exists():
         number += 1

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moevoprune.errors import InputError, whole_number
+from moevoprune.fronts.run_folder import ROBUSTNESS, ROBUSTNESS_FIGURE, SETTINGS, entry, read_record
+from moevoprune.fronts.tables import aligned
+from moevoprune.fronts.wording import short_number
 
 if TYPE_CHECKING:
     from moevoprune.cli.building import Voice
@@ -31,8 +34,8 @@ DESCRIPTION = (
     "more (as in ImageNet-C). Writes robustness.csv and figures/robustness.png."
 )
 
-_CONFIG = "config.toml"
 _LARGEST_SEED = 2**32 - 1
+_LARGEST = 1_000_000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -90,11 +93,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def robustness(arguments: Namespace) -> int:
     """Carry out ``moevoprune robustness``; returns the exit code."""
     from moevoprune.cli.building import Voice
-    from moevoprune.cli.runs import load_front, member_of, read_record, run_features
+    from moevoprune.cli.runs import load_front, member_of, run_features
     from moevoprune.features.corruptions import resolve_corruptions
     from moevoprune.files import write_text
     from moevoprune.fronts.plots import plot_robustness, save_figure
-    from moevoprune.fronts.robustness import ROBUSTNESS_FILE, feature_noise, predictors_of, to_csv
+    from moevoprune.fronts.robustness import feature_noise, predictors_of, to_csv
 
     say = Voice(arguments.quiet)
     if arguments.out == "":
@@ -132,9 +135,9 @@ def robustness(arguments: Namespace) -> int:
         say("\nby corruption, mean over the severities:")
         _print_by_kind(corrupted, say)
         curves += corrupted
-    figure = save_figure(plot_robustness(curves), out / "figures" / "robustness.png")
-    write_text(out / ROBUSTNESS_FILE, to_csv(curves))
-    say(f"\nwritten to {out}: {ROBUSTNESS_FILE}, {figure.relative_to(out)}")
+    figure = save_figure(plot_robustness(curves), out / ROBUSTNESS_FIGURE)
+    write_text(out / ROBUSTNESS, to_csv(curves))
+    say(f"\nwritten to {out}: {ROBUSTNESS}, {figure.relative_to(out)}")
     return 0
 
 
@@ -197,7 +200,6 @@ class _Pictures:
 def _pictures(run: Path, record: dict[str, Any], arguments: Namespace, say: Voice) -> _Pictures | None:
     """Find the images of a run and load its backbone; None where it is to do without."""
     from moevoprune.cli.data import extract_images
-    from moevoprune.cli.runs import entry
     from moevoprune.features.backbones import same_backbone
 
     if arguments.features_only and arguments.data is not None:
@@ -228,9 +230,8 @@ def _image_settings(
     from moevoprune.cli.building import configure
     from moevoprune.cli.config import exists, read_toml
     from moevoprune.cli.data import from_here
-    from moevoprune.cli.runs import entry
 
-    raw = read_toml(run / _CONFIG) if exists(run / _CONFIG) else {}
+    raw = read_toml(run / SETTINGS) if exists(run / SETTINGS) else {}
     data = raw.get("data")
     has_images = isinstance(data, dict) and "images" in data
     if isinstance(data, dict) and has_images:
@@ -258,7 +259,7 @@ def _image_settings(
         ),
         "compute.device": ("--device", arguments.device or "auto"),
     }
-    return configure(raw, str(run / _CONFIG), options, []), has_images
+    return configure(raw, str(run / SETTINGS), options, []), has_images
 
 
 def _absolute(folder: str | None) -> str | None:
@@ -287,30 +288,28 @@ def _about(front: Front, predictors: Mapping[str, Predictor]) -> list[str]:
 
 def _print_table(curves: Sequence[RobustnessCurve], say: Callable[[str], None], errors: bool = True) -> None:
     """One line per predictor, one column per severity."""
-    width = max(len(curve.name) for curve in curves)
-    column = 12 if errors else 7
-    say(" " * width + "".join(f"{severity:g}".rjust(column) for severity in curves[0].severities))
+    table = [["", *(f"{severity:g}" for severity in curves[0].severities)]]
     for curve in curves:
         cells = [
-            f"{_short(value)} ±{_short(error)}" if errors else _short(value)
+            f"{short_number(value)} ±{short_number(error)}" if errors else short_number(value)
             for value, error in zip(curve.accuracy, curve.error, strict=True)
         ]
-        say(curve.name.ljust(width) + "".join(cell.rjust(column) for cell in cells))
+        table.append([curve.name, *cells])
+    for line in aligned(table):
+        say(line)
 
 
 def _print_by_kind(curves: Sequence[RobustnessCurve], say: Callable[[str], None]) -> None:
     """One line per corruption, one column per predictor."""
     names = list(dict.fromkeys(curve.name for curve in curves))
-    kinds = list(dict.fromkeys(curve.kind for curve in curves))
-    width = max(len(kind) for kind in kinds)
-    columns = [max(len(name) + 2, 7) for name in names]
-    say(" " * width + "".join(name.rjust(column) for name, column in zip(names, columns, strict=True)))
-    for kind in kinds:
+    table = [["", *names]]
+    for kind in dict.fromkeys(curve.kind for curve in curves):
         found = {curve.name: curve for curve in curves if curve.kind == kind}
         # the first severity is 0: the images as they are
         means = [sum(found[name].accuracy[1:]) / len(found[name].accuracy[1:]) for name in names]
-        cells = [_short(mean).rjust(column) for mean, column in zip(means, columns, strict=True)]
-        say(kind.ljust(width) + "".join(cells))
+        table.append([kind, *(short_number(mean) for mean in means)])
+    for line in aligned(table):
+        say(line)
 
 
 def _means(curves: Sequence[RobustnessCurve]) -> list[RobustnessCurve]:
@@ -329,10 +328,6 @@ def _means(curves: Sequence[RobustnessCurve]) -> list[RobustnessCurve]:
     ]
 
 
-def _short(value: float) -> str:
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3g}"
-
-
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
@@ -342,7 +337,7 @@ def _numbers(option: str, text: str, kind: type[Any]) -> list[Any]:
         numbers = [kind(word) for word in _words(text)]
     except ValueError:
         numbers = []
-    if not numbers or not all(0 <= number < float("inf") for number in numbers):
+    if not numbers or not all(0 <= number <= _LARGEST for number in numbers):
         whole = "whole " if kind is int else ""
-        raise InputError(f"{option} {text}: give {whole}numbers of 0 or more, separated by commas")
+        raise InputError(f"{option} {text}: give {whole}numbers from 0 to {_LARGEST:,}, separated by commas")
     return numbers

@@ -29,28 +29,33 @@ from moevoprune.cli.table import front_table, objectives_line
 from moevoprune.errors import InputError, printable
 from moevoprune.files import remove_leftovers, write_text
 from moevoprune.fronts.comparison import Standing, standing
-from moevoprune.fronts.ensemble_study import study_run
+from moevoprune.fronts.ensemble_study import study_ensembles
 from moevoprune.fronts.evolve import declare_front
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.plots import plot_windows, save_figure, save_figures
 from moevoprune.fronts.report import write_report
+from moevoprune.fronts.run_folder import (
+    FIGURES,
+    FRONT,
+    FRONT_CSV,
+    HEADS,
+    JOURNAL,
+    MEASURED,
+    MERGED_FROM,
+    PREDICTIONS,
+    RECORD,
+    REPORT,
+    SETTINGS,
+    WINDOWS_FIGURE,
+    entry,
+    read_record,
+)
 from moevoprune.search.loop import SearchResult, check_journal, run_search
 from moevoprune.search.problem import PruningProblem
 
 __all__ = ["run"]
 
-CONFIG, JOURNAL, RUN, REPORT = "config.toml", "evaluations.journal", "run.json", "report.html"
-# of one front: members go by their numbers
-_MEASURED = (
-    "ensembles.csv",
-    "ensembles.json",
-    "windows.csv",
-    "figures/windows.png",
-    "robustness.csv",
-    "figures/robustness.png",
-    "member_maps.npz",
-)
-_FILES = (CONFIG, JOURNAL, RUN, "front.csv", "front.npz", "heads.safetensors", "predictions.npz", REPORT)
+_FILES = (SETTINGS, JOURNAL, RECORD, REPORT, FRONT_CSV, FRONT, HEADS, PREDICTIONS)
 
 
 def run(arguments: Namespace) -> int:
@@ -118,9 +123,9 @@ def _write_results(
     front = declare_front(problem, result)
     _remove_outdated(out, front)
     front.save(out)
-    save_figures(front, out / "figures")
+    save_figures(front, out / FIGURES)
     seconds = time.monotonic() - started
-    write_text(out / RUN, _record(config, problem, result, front, seconds))
+    write_text(out / RECORD, _record(config, problem, result, front, seconds))
     say("")
     say(front_table(front, most=12))
     if len(front):
@@ -138,7 +143,7 @@ def _write_results(
         # after the rest is written: the front does not depend on it
         say("\nsetting quick baselines beside it (--no-baselines leaves that out)")
         compared = standing(front, problem)
-        write_text(out / RUN, _record(config, problem, result, front, seconds, compared))
+        write_text(out / RECORD, _record(config, problem, result, front, seconds, compared))
         say(str(compared))
     if len(front) and not result.interrupted:
         _look_closer(out, config, problem, front, say)
@@ -153,19 +158,20 @@ def _remove_outdated(out: Path, front: Front) -> None:
         earlier = Front.load(out)
         if np.array_equal(earlier.masks, front.masks) and np.array_equal(earlier.F, front.F):
             return
-    for name in _MEASURED:
+    for name in MEASURED:
         (out / name).unlink(missing_ok=True)
 
 
 def _look_closer(out: Path, config: RunConfig, problem: PruningProblem, front: Front, say: Voice) -> None:
     """Write what the report tells beside the front: ensembles, and heat maps of the members."""
     try:
-        study = study_run(front, problem.features, out, odin_epsilon=config.problem.odin_epsilon)
+        study = study_ensembles(front, problem.features, odin_epsilon=config.problem.odin_epsilon)
+        study.save(out)
     except InputError as error:
         say(f"\nensembles are left out: {error}")
     else:
         say(f"\n{study.headline()} (moevoprune ensemble {out})")
-        save_figure(plot_windows(study.windows), out / "figures" / "windows.png")
+        save_figure(plot_windows(study.windows), out / WINDOWS_FIGURE)
     maps = member_maps_of_run(config, front, say)
     if maps is not None:
         maps.save(out)
@@ -174,11 +180,11 @@ def _look_closer(out: Path, config: RunConfig, problem: PruningProblem, front: F
 def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
     """Settings of the problem file, changed by the options."""
     if arguments.problem is None and arguments.resume and out is not None:
-        if not exists(out / CONFIG):
+        if not exists(out / SETTINGS):
             raise InputError(
-                f"{out}: holds no {CONFIG}, so there is no telling what to resume: name the PROBLEM too"
+                f"{out}: holds no {SETTINGS}, so there is no telling what to resume: name the PROBLEM too"
             )
-        where, raw = str(out / CONFIG), read_toml(out / CONFIG)
+        where, raw = str(out / SETTINGS), read_toml(out / SETTINGS)
     else:
         where, raw = read_problem("digits" if arguments.problem is None else arguments.problem)
     options = {
@@ -211,8 +217,12 @@ def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: 
     """Make or check the run folder; returns whether there is a run in it to resume."""
     if not resume:
         _check_free(out)
-    if resume and exists(out / CONFIG):
-        changes = changed_settings(parse_config(read_toml(out / CONFIG), str(out / CONFIG)), config)
+    if resume and entry(read_record(out), MERGED_FROM):
+        raise InputError(
+            f"{out}: holds the merged front of several runs, which no search can continue: resume those"
+        )
+    if resume and exists(out / SETTINGS):
+        changes = changed_settings(parse_config(read_toml(out / SETTINGS), str(out / SETTINGS)), config)
         if changes:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise InputError(
@@ -226,9 +236,9 @@ def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: 
     if resume:
         check_journal(problem, out / JOURNAL, config.seed)
         remove_leftovers(out)
-        remove_leftovers(out / "figures")
-    if not exists(out / CONFIG):
-        write_text(out / CONFIG, to_toml(config))
+        remove_leftovers(out / FIGURES)
+    if not exists(out / SETTINGS):
+        write_text(out / SETTINGS, to_toml(config))
     return resume
 
 

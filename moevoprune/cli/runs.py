@@ -1,16 +1,17 @@
-"""Run folders as commands read them: what a run says of itself, its front, a member, its data.
+"""Run folders as commands read them: a front, a member, a run's settings and data.
 
 Commands import this module for ``--help`` too, so what takes seconds to import is imported where it is used.
 """
 
 from __future__ import annotations
 
-import json
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, whole_number
+from moevoprune.fronts.run_folder import SETTINGS, entry, read_record
 
 if TYPE_CHECKING:
     from moevoprune.cli.config import RunConfig
@@ -18,50 +19,15 @@ if TYPE_CHECKING:
     from moevoprune.fronts.front import Front
 
 __all__ = [
-    "RECORD",
-    "entry",
+    "ensemble_options",
     "load_front",
     "load_fronts",
     "member_of",
-    "read_record",
     "run_features",
     "run_settings",
 ]
 
-RECORD = "run.json"
-_CONFIG = "config.toml"
-
-
-def read_record(run: str | Path) -> dict[str, Any]:
-    """What a run says of itself, ``run.json``; nothing for a front that was saved from Python.
-
-    Parameters
-    ----------
-    run
-        The run folder.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, or is damaged.
-    """
-    path = Path(run) / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: is damaged: it is no JSON") from None
-    return record if isinstance(record, dict) else {}
-
-
-def entry(record: Any, *keys: str) -> Any:
-    """Value deep in a record; None where there is none."""
-    for key in keys:
-        record = record.get(key) if isinstance(record, dict) else None
-    return record
+_MOST_MEMBERS = 100_000
 
 
 def load_front(runs: Sequence[str | Path]) -> Front:
@@ -139,6 +105,21 @@ def member_of(front: Front, wanted: str) -> int:
     raise InputError(f"--member {wanted}: use knee, best or a number from 0 to {len(front) - 1}")
 
 
+def ensemble_options(arguments: Namespace) -> dict[str, int]:
+    """Return what ``--members`` and ``--max-features`` ask of an ensemble.
+
+    Raises
+    ------
+    InputError
+        One of them is out of range.
+    """
+    return {
+        name: whole_number(f"--{name.replace('_', '-')}", value, 1, _MOST_MEMBERS)
+        for name in ("members", "max_features")
+        if (value := getattr(arguments, name)) is not None
+    }
+
+
 def run_features(
     run: str | Path, data: str | Path | None = None, say: Callable[[str], None] | None = None
 ) -> FeatureSet:
@@ -168,7 +149,7 @@ def run_features(
     config = run_settings(run)
     if data is None and config is None:
         raise InputError(
-            f"{run}: holds no {_CONFIG}, so there is no telling where its data are: add --data FILE.npz"
+            f"{run}: holds no {SETTINGS}, so there is no telling where its data are: add --data FILE.npz"
         )
     if data is None and config is not None:
         try:
@@ -182,7 +163,7 @@ def run_features(
             there = config.data.model_copy(update={"features": str(Path(str(data)).absolute()), "images": None})
             features = load_data(config.model_copy(update={"data": there}), say)
     if digest is not None and features.content_hash != digest:
-        source = "its config.toml names" if data is None else f"{data} holds"
+        source = f"its {SETTINGS} names" if data is None else f"{data} holds"
         raise InputError(
             f"{run}: the data that {source} are not those of the run: their SHA-256 is "
             f"{features.content_hash[:12]}..., not {str(digest)[:12]}...: name the run's own with --data FILE.npz"
@@ -195,5 +176,5 @@ def run_settings(run: Path) -> RunConfig | None:
     from moevoprune.cli.building import configure
     from moevoprune.cli.config import exists, read_toml
 
-    path = run / _CONFIG
+    path = run / SETTINGS
     return None if not exists(path) else configure(read_toml(path), str(path), {}, [])

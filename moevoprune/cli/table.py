@@ -9,6 +9,8 @@ import numpy as np
 from moevoprune.fronts.comparison import QUALITY
 from moevoprune.fronts.comparison_tables import DataSummary, Estimate
 from moevoprune.fronts.front import Front
+from moevoprune.fronts.tables import aligned
+from moevoprune.fronts.wording import bare
 
 __all__ = ["comparison_lines", "front_table", "objectives_line"]
 
@@ -35,8 +37,7 @@ def front_table(front: Front, most: int | None = None) -> str:
     cells = [list(rows[0])]
     for i in chosen:
         cells.append([f"{v:.4f}" if isinstance(v, float) else str(v) for v in rows[i].values()])
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    lines = aligned(cells, left=0)
     lines[1:] = [line + marks[i] for line, i in zip(lines[1:], chosen, strict=True)]
     if len(chosen) < len(rows):
         lines.append(f"({len(chosen) - 1} of {len(front)} members shown)")
@@ -52,7 +53,7 @@ def objectives_line(front: Front) -> str:
         What to sum up.
     """
     pairs = [f"{one} / {other} {_signed(value)}" for one, other, value in front.correlated_pairs()]
-    volume = f"{front.hypervolume():.4f}".removeprefix("0")
+    volume = bare(f"{front.hypervolume():.4f}")
     text = f"hypervolume of all {len(front.objectives)} objectives, validation: {volume}"
     return f"{text}; rank correlations over the front: {', '.join(pairs)}" if pairs else text
 
@@ -73,12 +74,7 @@ def comparison_lines(summary: DataSummary) -> list[str]:
             star = "*" if method.method in summary.winners[column] else " "
             row.append(_cell(method.estimates[column], "hypervolume" in column) + star)
         cells.append([*row, f"{method.mean('trainings'):.0f}", f"{method.mean('seconds'):.1f}"])
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = []
-    for line in cells:
-        first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        lines.append("  ".join([first.strip().ljust(widths[0]), *rest]))
-    return lines
+    return aligned(cells)
 
 
 def _signed(value: float) -> str:
@@ -88,7 +84,7 @@ def _signed(value: float) -> str:
 def _cell(estimate: Estimate | None, with_error: bool) -> str:
     if estimate is None:
         return "-"
-    text = f"{estimate.mean:.4f}".removeprefix("0")
+    text = bare(f"{estimate.mean:.4f}")
     if with_error and not math.isnan(estimate.error):
-        text += f" ±{estimate.error:.4f}".replace("0.", ".", 1)
+        text += f" ±{bare(f'{estimate.error:.4f}')}"
     return text

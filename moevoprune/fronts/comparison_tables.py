@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,8 @@ from moevoprune.fronts.comparison import (
     score,
     validation_hypervolume,
 )
+from moevoprune.fronts.tables import csv_text, markdown_table
+from moevoprune.fronts.wording import bare
 
 __all__ = [
     "DataSummary",
@@ -242,7 +242,7 @@ def comparison_table(results: Iterable[MethodResult], command: str, notes: Seque
 
 def _main_table(summary: DataSummary) -> list[str]:
     heads = ["test hypervolume", "log", "best test accuracy", *(f"at {p} %" for p in PERCENTAGES)]
-    lines = [f"| method | {' | '.join(heads)} | trainings | seconds |", "|---" + "|---:" * 9 + "|"]
+    table = [["method", *heads, "trainings", "seconds"]]
     for method in summary.methods:
         cells = [method.method]
         for column in QUALITY:
@@ -250,8 +250,8 @@ def _main_table(summary: DataSummary) -> list[str]:
             cells.append(f"**{cell}**" if method.method in summary.winners[column] else cell)
         cells.append(_plus_minus(method.estimates["trainings"], _thousands))
         cells.append(_plus_minus(method.estimates["seconds"], _seconds))
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        table.append(cells)
+    return markdown_table(table)
 
 
 def _loss_table(summary: DataSummary) -> list[str]:
@@ -260,10 +260,8 @@ def _loss_table(summary: DataSummary) -> list[str]:
     for percent in _PICKED:
         heads += [f"picked at {percent} %: validation", "test"]
         columns += [f"picked_validation_{percent}", f"picked_test_{percent}"]
-    lines = [f"| method | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
-    for method in summary.methods:
-        lines.append(f"| {' | '.join([method.method, *(_plus_minus(method.estimates[c]) for c in columns)])} |")
-    return lines
+    rows = [[method.method, *(_plus_minus(method.estimates[c]) for c in columns)] for method in summary.methods]
+    return markdown_table([["method", *heads], *rows])
 
 
 def _verdicts(summary: DataSummary) -> list[str]:
@@ -293,7 +291,7 @@ def _against(summary: DataSummary, ours: MethodSummary, other: MethodSummary, co
     if not len(differences):
         return "n/a"
     p_value = summary.p_values[other.method][column]
-    p_text = "p n/a" if p_value is None else f"p = {p_value:.2g}".replace("0.", ".", 1)
+    p_text = "p n/a" if p_value is None else f"p = {bare(f'{p_value:.2g}')}"
     return f"{_signed(float(differences.mean()))} (worst seed {_signed(float(differences.min()))}, {p_text})"
 
 
@@ -306,11 +304,11 @@ def _plus_minus(estimate: Estimate | None, form: Any = None) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.4f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.4f}"
+    return bare(f"{value:.4f}")
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("0.", ".", 1)
+    return bare(f"{value:+.4f}")
 
 
 def _thousands(value: float) -> str:
@@ -323,7 +321,7 @@ def _seconds(value: float) -> str:
 
 def scores_csv(results: Iterable[MethodResult]) -> str:
     """One row of :data:`COLUMNS` per result as CSV text, numbers to six digits after the point."""
-    return _csv(COLUMNS, (score(result).values() for result in results))
+    return csv_text(COLUMNS, (score(result).values() for result in results))
 
 
 def members_csv(results: Iterable[MethodResult]) -> str:
@@ -336,13 +334,4 @@ def members_csv(results: Iterable[MethodResult]) -> str:
             result.active.tolist(), result.validation.tolist(), result.test.tolist(), strict=True
         )
     )
-    return _csv(columns, rows)
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row])
-    return text.getvalue()
+    return csv_text(columns, rows)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy.typing as npt
 
 from moevoprune.errors import InputError
 from moevoprune.fronts.front import Front
+from moevoprune.fronts.tables import csv_text
 from moevoprune.heads.encodings import HeadShape, make_encoding
 from moevoprune.heads.head import TrainedHead
 
@@ -397,9 +396,4 @@ def _softmax(logits: Floats) -> Floats:
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0])
-    for row in rows:
-        writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in row.values()])
-    return text.getvalue()
+    return csv_text(rows[0], (row.values() for row in rows))

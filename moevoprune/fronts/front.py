@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,8 @@ import numpy.typing as npt
 from moevoprune.errors import InputError, nearest
 from moevoprune.files import atomic_path, write_text
 from moevoprune.fronts.predictions import Predictions
+from moevoprune.fronts.run_folder import FRONT, FRONT_CSV, HEADS, PREDICTIONS
+from moevoprune.fronts.tables import csv_text
 from moevoprune.heads.head import TrainedHead
 from moevoprune.search.archive import hypervolume, knee, non_dominated
 
@@ -31,7 +32,6 @@ _FORMAT = 1
 _TEST, _DENSE_TEST = "test_", "dense_test_"
 # "test_metric" is an entry of its own in the file
 _RESERVED = frozenset({"metric"})
-_PREDICTIONS = "predictions.npz"
 
 
 @dataclass(frozen=True)
@@ -295,12 +295,7 @@ class Front:
     def to_csv(self) -> str:
         """Return the rows as CSV text, numbers to six digits after the point."""
         rows = self.to_rows()
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(rows[0])
-        for row in rows:
-            writer.writerow([f"{v:.6f}" if isinstance(v, float) else v for v in row.values()])
-        return text.getvalue()
+        return csv_text(rows[0], (row.values() for row in rows))
 
     def save(self, folder: str | Path) -> None:
         """Write ``front.csv``, ``front.npz``, ``heads.safetensors`` and, where there are any, ``predictions.npz``.
@@ -325,17 +320,17 @@ class Front:
         tensors: dict[str, npt.NDArray[Any]] = {}
         for name, head in [*((str(i), head) for i, head in enumerate(self.heads)), ("dense", self.dense_head)]:
             tensors.update({f"{name}.{key}": array for key, array in head.to_arrays().items()})
-        with atomic_path(folder / "heads.safetensors") as temporary:
+        with atomic_path(folder / HEADS) as temporary:
             # as bytes: safetensors' own file would be readable by its owner alone
             temporary.write_bytes(save(tensors, metadata={"format": f"moevoprune-heads-{_FORMAT}"}))
-        with atomic_path(folder / "front.npz") as temporary:
+        with atomic_path(folder / FRONT) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **self._arrays())
         if self.predictions is not None:
-            self.predictions.save(folder / _PREDICTIONS)
+            self.predictions.save(folder / PREDICTIONS, self.fingerprint)
         else:
             # another front's must not stay beside this one
-            (folder / _PREDICTIONS).unlink(missing_ok=True)
-        write_text(folder / "front.csv", self.to_csv())
+            (folder / PREDICTIONS).unlink(missing_ok=True)
+        write_text(folder / FRONT_CSV, self.to_csv())
 
     @classmethod
     def load(cls, folder: str | Path) -> Front:
@@ -354,12 +349,10 @@ class Front:
 
         path = Path(folder)
         try:
-            arrays = _read_npz(path / "front.npz")
-            tensors = load_file(path / "heads.safetensors")
-            # runs of older versions have none
-            predicted = _read_npz(path / _PREDICTIONS) if (path / _PREDICTIONS).exists() else None
+            arrays = _read_npz(path / FRONT)
+            tensors = load_file(path / HEADS)
         except FileNotFoundError as error:
-            missing = Path(error.filename or path / "heads.safetensors")
+            missing = Path(error.filename or path / HEADS)
             raise InputError(f"{missing}: not found: is {path} a finished run?") from None
         except OSError as error:
             raise InputError(f"{path}: the saved front cannot be read ({error.strerror or error})") from None
@@ -368,15 +361,41 @@ class Front:
             raise InputError(f"{path}: the saved front cannot be read: its files are damaged") from None
         try:
             front = cls._from_arrays(arrays, tensors)
-            if predicted is not None:
-                front = replace(front, predictions=Predictions.from_arrays(predicted, len(front)))
         except KeyError as error:
             raise InputError(f"{path}: the saved front lacks {error}: the files are incomplete") from None
         except (TypeError, ValueError, IndexError, AttributeError):
             raise InputError(f"{path}: the saved front cannot be read: its files are damaged") from None
         if not front._fits_together():
             raise InputError(f"{path}: the saved front's arrays do not fit together: its files are damaged")
-        return front
+        return replace(front, predictions=front._load_predictions(path / PREDICTIONS))
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of masks and losses, for files that name members by their numbers: it tells fronts apart."""
+        content = np.packbits(self.masks).tobytes() + np.ascontiguousarray(self.F, dtype=np.float64).tobytes()
+        return hashlib.sha256(content).hexdigest()[:16]
+
+    def _load_predictions(self, path: Path) -> Predictions | None:
+        """Read this front's predictions; None where there are none, as in runs of older versions."""
+        import zipfile
+        import zlib
+
+        advice = "remove it, or repeat the run with --resume"
+        try:
+            arrays = _read_npz(path)
+            predictions = Predictions.from_arrays(arrays, len(self))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error}): {advice}") from None
+        except (
+            ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError, EOFError, zlib.error,
+            zipfile.BadZipFile,
+        ):  # fmt: skip
+            raise InputError(f"{path}: is damaged: {advice}") from None
+        if str(arrays.get("front", "")) != self.fingerprint:
+            raise InputError(f"{path}: belongs to another front: {advice}")
+        return predictions
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         return {

@@ -17,6 +17,7 @@ import torch
 from moevoprune.errors import InputError, printable
 from moevoprune.files import atomic_path
 from moevoprune.fronts.front import Front
+from moevoprune.fronts.run_folder import MEMBER_MAPS
 from moevoprune.heads.head import TrainedHead
 
 if TYPE_CHECKING:
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
 
     from moevoprune.features.backbones import Backbone
 
-__all__ = ["MEMBER_MAPS_FILE", "MemberMaps", "grad_cam_of_heads", "load_member_maps", "make_member_maps"]
+__all__ = ["MemberMaps", "grad_cam_of_heads", "load_member_maps", "make_member_maps"]
 
 Floats = npt.NDArray[np.float32]
 
-MEMBER_MAPS_FILE = "member_maps.npz"
 
 _FORMAT = 1
 _THUMBNAIL, _QUALITY = 160, 80
@@ -81,7 +81,7 @@ class MemberMaps:
         InputError
             The file cannot be written.
         """
-        path = Path(folder) / MEMBER_MAPS_FILE
+        path = Path(folder) / MEMBER_MAPS
         with atomic_path(path) as temporary:
             np.savez_compressed(
                 temporary,
@@ -106,7 +106,7 @@ def load_member_maps(folder: str | Path) -> MemberMaps | None:
     InputError
         The file cannot be read, or is damaged.
     """
-    path = Path(folder) / MEMBER_MAPS_FILE
+    path = Path(folder) / MEMBER_MAPS
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return _from_arrays({key: archive[key] for key in archive.files})
@@ -261,7 +261,7 @@ def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MemberMaps:
         and labels.shape == ends.shape == keys.shape
         and all(array.dtype.kind == "i" for array in (labels, ends, predicted))
         and heat.ndim == 4
-        and len(heat) > 0
+        and min(heat.shape[0], *heat.shape[2:]) > 0
         and predicted.shape == confidence.shape == heat.shape[:2]
         and heat.shape[1] == len(keys)
         and confidence.dtype == np.float16
@@ -273,11 +273,27 @@ def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MemberMaps:
     if not fits:
         raise ValueError("the arrays do not fit together")
     starts = [0, *ends.tolist()]
+    thumbnails = tuple(joined[start:end].tobytes() for start, end in zip(starts, ends.tolist(), strict=False))
+    for thumbnail in thumbnails:
+        _check_thumbnail(thumbnail)
     return MemberMaps(
-        keys=tuple(str(key) for key in keys),
+        keys=tuple(printable(str(key)) for key in keys),
         labels=labels.astype(np.int64),
-        thumbnails=tuple(joined[start:end].tobytes() for start, end in zip(starts, ends.tolist(), strict=False)),
+        thumbnails=thumbnails,
         heat=heat,
         predicted=predicted.astype(np.int64),
         confidence=confidence,
     )
+
+
+def _check_thumbnail(content: bytes) -> None:
+    """Raise ValueError for what is no small JPEG."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            if max(image.size) > _THUMBNAIL:
+                raise ValueError("too large")
+            image.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError("no image") from error

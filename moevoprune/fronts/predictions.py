@@ -118,8 +118,15 @@ class Predictions:
             ),
         )
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, front: str) -> None:
         """Write an ``.npz``.
+
+        Parameters
+        ----------
+        path
+            The file.
+        front
+            Fingerprint of the front they belong to.
 
         Raises
         ------
@@ -132,6 +139,7 @@ class Predictions:
                 temporary,
                 allow_pickle=False,
                 format=np.array(_FORMAT),
+                front=np.array(front),
                 task=np.array(self.task),
                 validation_rows=self.validation_rows,
                 validation_targets=self.validation_targets,

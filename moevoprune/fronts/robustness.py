@@ -21,6 +21,8 @@ from moevoprune.features.folds import training_part
 from moevoprune.fronts.evolve import DIVERGED_TEST_SCORE
 from moevoprune.fronts.explanation import quality_objective
 from moevoprune.fronts.front import Front
+from moevoprune.fronts.run_folder import ROBUSTNESS
+from moevoprune.fronts.tables import csv_text
 from moevoprune.heads.ensemble import HeadEnsemble
 from moevoprune.heads.head import TrainedHead
 from moevoprune.heads.scaling import Scaling
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FEATURE_NOISE",
     "NOISE_SEVERITIES",
-    "ROBUSTNESS_FILE",
     "Predictor",
     "RobustnessCurve",
     "feature_noise",
@@ -49,7 +50,6 @@ Values = npt.NDArray[np.float64]
 
 FEATURE_NOISE = "feature_noise"
 NOISE_SEVERITIES = (0.0, 0.25, 0.5, 1.0, 2.0)
-ROBUSTNESS_FILE = "robustness.csv"
 
 _COLUMNS = ("name", "kind", "severity", "accuracy", "error")
 _BATCH = 16
@@ -261,16 +261,15 @@ def image_corruptions(
 
 def to_csv(curves: Sequence[RobustnessCurve]) -> str:
     """Return curves as CSV text: ``name,kind,severity,accuracy,error``, numbers to six digits after the point."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for curve in curves:
-        for severity, accuracy, error in zip(curve.severities, curve.accuracy, curve.error, strict=True):
-            writer.writerow([curve.name, curve.kind, f"{severity:g}", f"{accuracy:.6f}", f"{error:.6f}"])
-    return text.getvalue()
+    rows = (
+        (curve.name, curve.kind, f"{severity:g}", accuracy, error)
+        for curve in curves
+        for severity, accuracy, error in zip(curve.severities, curve.accuracy, curve.error, strict=True)
+    )
+    return csv_text(_COLUMNS, rows)
 
 
-def from_csv(text: str, where: str = ROBUSTNESS_FILE) -> list[RobustnessCurve]:
+def from_csv(text: str, where: str = ROBUSTNESS) -> list[RobustnessCurve]:
     """Read what :func:`to_csv` wrote.
 
     Parameters
@@ -311,7 +310,7 @@ def load_robustness(folder: str | Path) -> list[RobustnessCurve] | None:
     InputError
         The file cannot be read, or is damaged.
     """
-    path = Path(folder) / ROBUSTNESS_FILE
+    path = Path(folder) / ROBUSTNESS
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:

@@ -142,7 +142,7 @@ class Agreement:
         What random masks of the same sizes would have, about.
     frequency
         Spearman's rank correlation of the share of a run's members in which each bit is active, mean over all
-        pairs of runs; NaN where the members of a run all have the same bits.
+        pairs of runs; NaN where in one of the runs every bit is active in equally many members.
     """
 
     knees: float

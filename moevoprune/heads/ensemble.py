@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -78,6 +79,9 @@ class HeadEnsemble(torch.nn.Module):
     Votes that tie are decided by the mean probability (weighted as the votes are), then for the lowest class. So
     that the largest output is the prediction in every case, here as in an exported module, the winner's share of
     votes is raised by a millionth.
+
+    A row so far from the training rows that a member's outputs overflow has no prediction: its probabilities or
+    shares are NaN, its label is -1.
     """
 
     _read: Tensor
@@ -142,6 +146,7 @@ class HeadEnsemble(torch.nn.Module):
         -------
         Tensor, shape (rows, outputs)
             Class probabilities (soft) or shares of votes (hard); in regression predictions in the targets' units.
+            Not finite in rows for which a member's outputs are not.
         """
         return combine(self.member_outputs(features), self._shares, self.voting, self.task)
 
@@ -171,6 +176,9 @@ class HeadEnsemble(torch.nn.Module):
     def predict(self, features: npt.NDArray[np.floating]) -> npt.NDArray[np.generic]:
         """Class labels, shape (rows,), or predicted targets, shape (rows, outputs).
 
+        The label is -1 in rows for which a member's outputs are not finite, as in a front's predictions; targets
+        are not finite there.
+
         Parameters
         ----------
         features
@@ -182,10 +190,14 @@ class HeadEnsemble(torch.nn.Module):
             The rows have another width.
         """
         outputs = self._in_pieces(self, features)
-        return outputs if self.task == "regression" else outputs.argmax(axis=1)
+        if self.task == "regression":
+            return outputs
+        return np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), -1)
 
     def predict_proba(self, features: npt.NDArray[np.floating]) -> Floats:
         """Class probabilities, or with hard voting shares of votes; shape (rows, classes).
+
+        NaN in rows for which a member's outputs are not finite.
 
         Raises
         ------
@@ -209,6 +221,8 @@ class HeadEnsemble(torch.nn.Module):
     def score(self, features: npt.NDArray[np.floating], targets: npt.NDArray[Any]) -> float:
         """Accuracy, or R² averaged over the targets, as scikit-learn's ``score``.
 
+        Rows for which a member's outputs are not finite are wrong; in regression one makes R² negative infinity.
+
         Parameters
         ----------
         features
@@ -229,7 +243,9 @@ class HeadEnsemble(torch.nn.Module):
             targets = targets[:, None]
         if targets.shape != predicted.shape or len(targets) == 0:
             raise InputError(f"targets have shape {targets.shape}, but the predictions {predicted.shape}")
-        return float((r2_score if self.task == "regression" else accuracy_score)(targets, predicted))
+        if self.task == "classification":
+            return float(accuracy_score(targets, predicted))
+        return float(r2_score(targets, predicted)) if np.isfinite(predicted).all() else -math.inf
 
     def extra_repr(self) -> str:
         """What ``print`` says of the module."""
@@ -281,11 +297,13 @@ def combine(
     Returns
     -------
     Tensor, shape (rows, outputs)
-        Class probabilities, shares of votes, or predicted targets.
+        Class probabilities, shares of votes, or predicted targets. Where an output of a member is not finite, the
+        row's probabilities or shares are NaN.
     """
     if task == "regression":
         return (outputs * shares).sum(dim=0)
     mean = (outputs.softmax(dim=-1) * shares).sum(dim=0)
+    mean = torch.where(outputs.isfinite().all(dim=-1).all(dim=0)[:, None], mean, torch.nan)
     if voting == "soft":
         return mean
     n_classes = outputs.shape[-1]
@@ -294,7 +312,8 @@ def combine(
     tied = votes >= votes.amax(dim=-1, keepdim=True) - _TIE
     # probabilities are at least 0
     winner = torch.where(tied, mean, -1.0).argmax(dim=-1)
-    return votes + _TIE * torch.nn.functional.one_hot(winner, n_classes).to(mean.dtype)
+    votes = (votes + _TIE * torch.nn.functional.one_hot(winner, n_classes).to(mean.dtype)) / (1 + _TIE)
+    return torch.where(mean.isnan(), mean, votes)
 
 
 def head_is_sound(head: TrainedHead) -> bool:

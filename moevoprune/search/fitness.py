@@ -115,9 +115,10 @@ class FitnessEvaluator:
         needs = self._needs = frozenset[str]().union(*(objective.needs for objective in objectives))
         smallest = min(len(rows) for rows in self.folds.validation)
         if needs & {"noise", "dense"} and smallest < MIN_CKA_ROWS:
+            fewer = "use fewer folds (--cv), or " if len(self.folds) > 1 else ""
             raise InputError(
                 f"{features.name}: a fold has {smallest} validation rows, but CKA needs at least {MIN_CKA_ROWS}: "
-                "use fewer folds (--cv), or leave CKA out (--objectives accuracy,active_neurons)"
+                f"{fewer}leave CKA out (--objectives accuracy,active_neurons)"
             )
         self._validation = [self._rows(prepared, rows) for rows in self.folds.validation]
         targets = raw_targets if features.task == "regression" else raw_targets.astype(np.int64)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from moevoprune import Front, HeadSettings, PruningProblem, evolve
+from moevoprune.cli.building import build_problem
+from moevoprune.cli.config import parse_config, to_toml
 from moevoprune.cli.main import main
 
 FILES = {"compare-runs.md", "runs.csv", "merged", "figures"}
@@ -34,6 +36,38 @@ def runs(small_features, tmp_path_factory):
         record = {"seed": seed, "evaluations": 16, "data": {"sha256": "ab"}}
         (root / name / "run.json").write_text(json.dumps(record))
         (root / name / "config.toml").write_text(TOML.format(cv=2))
+    return root
+
+
+@pytest.fixture(scope="module")
+def compared(small_features, tmp_path_factory):
+    """A comparison of two runs that have data, made in an odd order of seeds."""
+    root = tmp_path_factory.mktemp("compared")
+    small_features.save(root / "small.npz")
+    for seed in (2, 1):
+        raw = {
+            "seed": seed,
+            "data": {"features": str(root / "small.npz")},
+            "problem": {"cv": 3},
+            "search": {"pop": 8, "gens": 2},
+            "head": {"hidden": [8], "epochs": 4},
+            "compute": {"device": "cpu"},
+        }
+        config, problem = build_problem(parse_config(raw, "settings"))
+        folder = root / f"seed{seed}"
+        evolve(problem, pop_size=8, n_gen=2, seed=seed).save(folder)
+        (folder / "config.toml").write_text(to_toml(config))
+        record = {
+            "seed": seed,
+            "evaluations": 16,
+            "seconds": 2.5,
+            "packages": {"torch": "1"},
+            "data": {"name": "small", "sha256": problem.features.content_hash},
+            "extraction": None,
+        }
+        (folder / "run.json").write_text(json.dumps(record))
+    out = root / "out"
+    assert main(["compare-runs", str(root / "seed2"), str(root / "seed1"), "--out", str(out), "--quiet"]) == 0
     return root
 
 
@@ -81,6 +115,64 @@ def test_runs_side_by_side(runs, tmp_path, capsys):
     assert "figures/attainment.png" in text
     assert "Jaccard" in text
     assert "measured alike" not in text
+
+
+def test_merged_front_has_the_first_run_s_settings_and_data(compared):
+    merged = compared / "out" / "merged"
+    assert (merged / "config.toml").read_bytes() == (compared / "seed2" / "config.toml").read_bytes()
+    first = json.loads((compared / "seed2" / "run.json").read_text())
+    assert json.loads((merged / "run.json").read_text()) == {
+        "data": first["data"],
+        "extraction": None,
+        "merged_from": ["seed2", "seed1"],
+    }
+
+
+def test_commands_take_the_merged_front_like_a_run(compared, tmp_path, capsys):
+    merged = shutil.copytree(compared / "out" / "merged", tmp_path / "merged")
+    front = Front.load(merged)
+    assert main(["show", str(merged)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(front) + 4
+    assert main(["ensemble", str(merged), "--quiet"]) == 0
+    assert len(list(csv.DictReader((merged / "ensembles.csv").read_text().splitlines()))) > 5
+    assert main(["robustness", str(merged), "--features-only", "--noise", "0,1", "--repeats", "1", "--quiet"]) == 0
+    knee = next(csv.DictReader((merged / "robustness.csv").read_text().splitlines()))
+    assert float(knee["accuracy"]) == pytest.approx(front.test[front.knee()], abs=1e-6)
+    assert main(["export", str(merged), "--to", str(tmp_path / "knee.safetensors")]) == 0
+    assert f"{front.active[front.knee()]} of 14 features" in (exported := capsys.readouterr().out)
+    assert "45 test rows" in exported
+    # `plot` draws the figure of the ensembles again as well
+    before = (merged / "figures" / "windows.png").read_bytes()
+    (merged / "figures" / "windows.png").unlink()
+    assert main(["plot", str(merged)]) == 0
+    assert (merged / "figures" / "windows.png").read_bytes() == before
+    assert str(merged / "figures" / "windows.png") in capsys.readouterr().out
+
+
+def test_report_of_a_merged_front_says_so(compared, tmp_path):
+    merged = compared / "out" / "merged"
+    for folder, path in ((merged, tmp_path / "merged.html"), (compared / "seed2", tmp_path / "one.html")):
+        assert main(["report", str(folder), "--out", str(path), "--quiet"]) == 0
+    page, single = ((tmp_path / name).read_text() for name in ("merged.html", "one.html"))
+    assert f"The merged front of 2 runs: seed2, seed1. It holds the {len(Front.load(merged))} members" in page
+    assert "<dt>Merged from</dt><dd>seed2, seed1</dd>" in page
+    assert "Settings of the first of its runs" in page
+    assert "merged front" not in single
+    # what is true of the first run alone
+    for about_one in ("<dt>Seed</dt>", "<dt>Budget</dt>", "<dt>Algorithm</dt>", "--out seed2-again"):
+        assert about_one in single
+        assert about_one.replace("seed2", "merged") not in page
+
+
+def test_a_second_comparison_leaves_nothing_of_the_first(compared, tmp_path):
+    out = shutil.copytree(compared / "out", tmp_path / "out")
+    assert main(["ensemble", str(out / "merged"), "--quiet"]) == 0
+    for name in ("seed1", "seed2"):
+        Front.load(compared / name).save(tmp_path / name)
+    assert main(["compare-runs", str(tmp_path / "seed1"), str(tmp_path / "seed2"), "--out", str(out)]) == 0
+    files = {"front.csv", "front.npz", "heads.safetensors", "predictions.npz", "run.json"}
+    assert {path.name for path in (out / "merged").iterdir() if path.is_file()} == files
+    assert json.loads((out / "merged" / "run.json").read_text()) == {"merged_from": ["seed1", "seed2"]}
 
 
 def test_quiet_into_a_new_folder(runs, tmp_path, capsys, monkeypatch):

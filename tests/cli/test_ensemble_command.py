@@ -12,13 +12,31 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from moevoprune import Front, InputError
+from moevoprune import Front, InputError, evolve
+from moevoprune.cli.building import build_problem
+from moevoprune.cli.config import parse_config, to_toml
 from moevoprune.cli.main import main
 from moevoprune.cli.runs import load_front, member_of, read_record, run_features, run_settings
-from moevoprune.fronts.ensemble_study import load_study
+from moevoprune.fronts.ensemble_tables import load_study
 
-QUICK = ["--pop", "8", "--gens", "2", "--set", "hidden=[8]", "--set", "epochs=4", "--cv", "3", "--device", "cpu"]
 FILES = ["ensembles.csv", "ensembles.json", "windows.csv"]
+
+
+def save_run(folder, source, seed=1, **data):
+    """What ``run`` leaves of a run on a file of features, without its figures and its page."""
+    raw = {
+        "seed": seed,
+        "data": {"features": str(source), **data},
+        "problem": {"cv": 3},
+        "search": {"pop": 8, "gens": 2},
+        "head": {"hidden": [8], "epochs": 4},
+        "compute": {"device": "cpu"},
+    }
+    config, problem = build_problem(parse_config(raw, "settings"))
+    evolve(problem, pop_size=8, n_gen=2, seed=seed).save(folder)
+    (folder / "config.toml").write_text(to_toml(config))
+    record = {"seed": seed, "data": {"name": problem.features.name, "sha256": problem.features.content_hash}}
+    (folder / "run.json").write_text(json.dumps(record))
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +44,15 @@ def made(tmp_path_factory, small_features):
     """Two runs of one problem, and the file they are about."""
     root = tmp_path_factory.mktemp("runs")
     small_features.save(root / "small.npz")
-    for seed in ("1", "2"):
-        arguments = ["run", str(root / "small.npz"), "--out", str(root / seed), "--seed", seed]
-        assert main([*arguments, *QUICK, "--no-baselines", "--quiet"]) == 0
+    for seed in (1, 2):
+        save_run(root / str(seed), root / "small.npz", seed)
     return root
 
 
 @pytest.fixture
 def root(made, tmp_path):
     """A copy to write into; its settings still name the file of the original."""
-    shutil.copytree(made, tmp_path / "runs")
-    for seed in ("1", "2"):
-        for name in FILES:
-            (tmp_path / "runs" / seed / name).unlink(missing_ok=True)
-    return tmp_path / "runs"
+    return shutil.copytree(made, tmp_path / "runs")
 
 
 def ensemble(*arguments):
@@ -136,7 +149,7 @@ def test_runs_without_predictions_are_told_what_to_do(root, capsys):
 def test_a_regression_run(tmp_path, small_regression, capsys):
     small_regression.save(tmp_path / "line.npz")
     run = tmp_path / "run"
-    assert main(["run", str(tmp_path / "line.npz"), "--out", str(run), *QUICK, "--no-baselines", "--quiet"]) == 0
+    save_run(run, tmp_path / "line.npz")
     assert ensemble(run, "--voting", "hard") == 2
     assert "use soft" in capsys.readouterr().err
     assert ensemble(run) == 0
@@ -185,8 +198,7 @@ def test_data_with_added_out_of_distribution_rows(root, tmp_path, small_features
         tmp_path / "ood.npz"
     )
     run = tmp_path / "run"
-    arguments = ["run", str(root / "small.npz"), "--ood", str(tmp_path / "ood.npz"), "--out", str(run)]
-    assert main([*arguments, *QUICK, "--no-baselines", "--quiet"]) == 0
+    save_run(run, root / "small.npz", ood=[str(tmp_path / "ood.npz")])
     shutil.move(root / "small.npz", root / "moved.npz")
     with pytest.raises(InputError, match="if they have moved"):
         run_features(run)

@@ -16,6 +16,7 @@ from moevoprune import FeatureSet, HeadSettings, PruningProblem, evolve
 from moevoprune.cli import export as module
 from moevoprune.cli.main import main
 from moevoprune.features.backbones import BackboneSettings, load_backbone
+from moevoprune.fronts.ensembles import make_ensemble
 from moevoprune.fronts.export import exporting
 from moevoprune.fronts.export.measuring import latencies
 
@@ -23,7 +24,7 @@ SETTINGS = {
     "name": "mobilenet_v2",
     "args": {"width_mult": 0.35},
     "weights": "none",
-    "layer": "features.3",
+    "layer": "features.1",
     "crop": 32,
 }
 
@@ -101,16 +102,32 @@ def test_members(run, front, small_features, tmp_path, capsys, member):
     assert ("dense head  " in out) == (member != "dense")
 
 
-def test_ensemble(run, front, small_features, tmp_path, capsys):
+def test_ensemble(run, front, small_features, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "_LARGE", 2)
     target = tmp_path / "head.pt2"
     data = ("--data", run.parent / "data.npz")
     assert call(run, "--member", "ensemble", "--how", "all", "--to", target, *data) == 0
     mean = np.mean([head.predict_proba(small_features.X_test) for head in front.heads], axis=0)
     outputs = torch.export.load(target).module()(torch.from_numpy(small_features.X_test.copy()))
     np.testing.assert_allclose(outputs.numpy(), mean, atol=1e-5)
-    assert f"ensemble (all) of {len(front)} heads, soft voting" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"ensemble (all) of {len(front)} heads, soft voting" in out
+    times = sum(head.n_parameters for head in front.heads) / front.dense_head.n_parameters
+    assert times > 2
+    assert f"{times:.1f} times the parameters of the dense head: --how greedy chooses fewer" in out
     assert call(run, "--member", "ensemble", "--voting", "hard", "--to", target, *data, "--quiet") == 0
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("how", ["default", "greedy"])
+def test_smaller_ensembles(run, front, tmp_path, capsys, how):
+    target = tmp_path / "vote.safetensors"
+    assert call(run, "--member", "ensemble", "--how", how, "--to", target, "--data", run.parent / "data.npz") == 0
+    out = capsys.readouterr().out
+    assert f"ensemble ({how}) of {make_ensemble(front, how).n_members} heads, soft voting" in out
+    assert "same class for 45 of 45" in out
+    # what is small, or cannot be had smaller, needs no advice
+    assert "times the parameters" not in out
 
 
 def test_without_the_data(run, front, tmp_path, capsys):
@@ -133,7 +150,7 @@ def test_with_backbone(image_run, tmp_path, capsys):
     assert call(image_run, "--with-backbone", "--to", target) == 0
     out = capsys.readouterr().out
     assert "checked with 8 images of random noise" in out
-    assert "the backbone in the file has 3,600 parameters" in out
+    assert "the backbone in the file has 784 parameters" in out
     assert "off 64-bit arithmetic" in out
     assert call(image_run, "--with-backbone", "--to", target, "--images", tmp_path / "pictures") == 0
     assert "checked with 6 images:" in capsys.readouterr().out

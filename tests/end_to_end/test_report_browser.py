@@ -18,7 +18,7 @@ from moevoprune import PruningProblem, evolve
 from moevoprune.fronts.member_maps import MemberMaps
 from moevoprune.fronts.plots import save_figures
 from moevoprune.fronts.report import write_report
-from moevoprune.fronts.report.wording import number
+from moevoprune.fronts.wording import short_number
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [
@@ -130,7 +130,7 @@ def test_a_hover_shows_the_numbers_of_a_member(open_page, front):
         text = page.locator(".tooltip").inner_text()
         assert text.startswith(f"Member {member}")
         for value in (*front.values[member], front.test[member]):
-            assert number(value) in text
+            assert short_number(value) in text
         page.mouse.move(5, 5)
         assert page.locator(".tooltip").is_hidden()
 
@@ -221,7 +221,7 @@ def test_other_objectives_can_be_drawn(open_page, front):
         assert place(smallest)[0] < place(largest)[0]
         assert page.locator(".test").first.is_hidden()
         page.mouse.move(*place(smallest))
-        assert number(front.column("cka")[smallest]) in page.locator(".tooltip").inner_text()
+        assert short_number(front.column("cka")[smallest]) in page.locator(".tooltip").inner_text()
 
 
 def test_test_scores_can_be_hidden(open_page):

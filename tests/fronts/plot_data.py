@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from moevoprune.fronts.comparison import MethodResult
-from moevoprune.fronts.ensemble_study import WindowResult
+from moevoprune.fronts.ensemble_tables import WindowResult
 from moevoprune.fronts.explanation import Explanation
 from moevoprune.fronts.front import Axis, Front
 from moevoprune.fronts.robustness import RobustnessCurve

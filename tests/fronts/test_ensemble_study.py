@@ -7,6 +7,7 @@ import io
 import json
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -15,16 +16,11 @@ from sklearn.metrics import accuracy_score, r2_score, roc_auc_score, roc_curve
 
 from moevoprune import HeadSettings, InputError, PruningProblem, evolve
 from moevoprune.fronts import ensemble_study as module
-from moevoprune.fronts.ensemble_study import (
-    BEST_MEMBER,
-    DENSE,
-    KNEE_MEMBER,
-    load_study,
-    study_ensembles,
-    study_run,
-    window_study,
-)
-from moevoprune.fronts.ensembles import WAYS, WINDOWS, choose_members
+from moevoprune.fronts.ensemble_study import study_ensembles
+from moevoprune.fronts.ensemble_tables import BEST_MEMBER, DENSE, KNEE_MEMBER, load_study
+from moevoprune.fronts.ensemble_ways import WINDOWS
+from moevoprune.fronts.ensembles import WAYS, Chosen, choose_members
+from moevoprune.heads.ensemble import HeadEnsemble
 from moevoprune.objectives import ood_score
 from moevoprune.objectives.calibration import expected_calibration_error
 
@@ -79,17 +75,38 @@ def test_an_ensemble_is_scored_as_the_module_that_it_becomes(front, features, st
     assert row.union_features == len(ensemble.inputs)
     assert row.union_fraction == len(ensemble.inputs) / 14
     assert row.parameters == ensemble.n_parameters
-    probabilities = np.minimum(ensemble.predict_proba(features.X_test), 1)
-    assert row.ece == pytest.approx(expected_calibration_error(probabilities, features.y_test), abs=1e-5)
+    if voting == "soft":
+        probabilities = ensemble.predict_proba(features.X_test)
+        assert row.ece == pytest.approx(expected_calibration_error(probabilities, features.y_test), abs=1e-5)
     np.testing.assert_allclose(row.weights, ensemble.weights)
     # the validation rows, from the stored outputs
     outputs = torch.from_numpy(front.predictions.validation_outputs[list(row.numbers)])
-    mean = np.tensordot(row.weights, outputs.softmax(-1).numpy(), axes=1)
-    if voting == "soft":
-        assert row.validation == accuracy_score(front.predictions.validation_targets, mean.argmax(axis=1))
+    says = np.tensordot(row.weights, outputs.softmax(-1).numpy(), axes=1)
+    if voting == "hard":
+        # the mean probability, below any difference of votes, decides ties
+        says = np.round(np.tensordot(row.weights, np.eye(3)[outputs.argmax(-1)], axes=1), 9) + 1e-10 * says
+    assert row.validation == accuracy_score(front.predictions.validation_targets, says.argmax(axis=1))
     best = max(row.numbers, key=lambda member: (front.column("accuracy")[member], -member))
     assert row.best_member == best
     assert row.best_member_test == front.test[best]
+
+
+@pytest.mark.parametrize("counts", [[1] * 3, [1] * 5, [1, 1, 3], [1, 2, 5, 7], [1] * 15])
+def test_calibration_of_a_majority_counts_votes(front, features, counts):
+    # shares of votes lie on edges of the 15 bins: a millionth more, or a rounding, puts them into the next bin
+    members = np.arange(len(counts)) % len(front)
+    chosen = Chosen(members, np.array(counts) / sum(counts), "by hand")
+    row = study_ensembles(front, features, [("mine", chosen, "hard")]).ensembles[0]
+    guesses = np.array([front.heads[member].predict(features.X_test) for member in members])
+    labels = HeadEnsemble([front.heads[member] for member in members], counts, "hard").predict(features.X_test)
+    gaps, shared = dict.fromkeys(range(15), Fraction(0)), 0
+    for of_row, label, truth in zip(guesses.T, labels, features.y_test, strict=True):
+        votes = sum(count for count, guess in zip(counts, of_row, strict=True) if guess == label)
+        share = Fraction(votes, sum(counts))
+        shared += (15 * share).denominator == 1 and share < 1
+        gaps[math.ceil(15 * share) - 1] += int(label == truth) - share
+    assert shared > 0
+    assert row.ece == pytest.approx(float(sum(map(abs, gaps.values())) / len(labels)), abs=1e-12)
 
 
 def test_single_heads_are_those_of_the_front(front, study):
@@ -145,8 +162,8 @@ def test_without_out_of_distribution_rows(front, small_features):
     assert "OoD" not in study.to_markdown()
 
 
-def test_windows(front, features):
-    for window, (low, high) in zip(window_study(front, features), WINDOWS, strict=True):
+def test_windows(front, features, study):
+    for window, (low, high) in zip(study.windows, WINDOWS, strict=True):
         assert (window.low, window.high) == (low, high)
         members = choose_members(front, "window", low=low, high=high).members
         assert window.members == len(members)
@@ -159,12 +176,11 @@ def test_windows(front, features):
         assert window.mean_member == pytest.approx(np.mean(front.test[members]))
 
 
-def test_files_there_and_back(front, features, tmp_path):
-    study = study_run(front, features, tmp_path)
+def test_files_there_and_back(study, tmp_path):
+    written = study.save(tmp_path)
+    assert sorted(path.name for path in written) == sorted(path.name for path in tmp_path.iterdir())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ensembles.csv", "ensembles.json", "windows.csv"]
     assert load_study(tmp_path) == study
-    assert study.ensembles == study_ensembles(front, features).ensembles
-    assert study.windows == window_study(front, features)
     table = list(csv.DictReader(io.StringIO((tmp_path / "ensembles.csv").read_text())))
     assert list(table[0]) == [
         "name", "how", "voting", "members", "union_features", "union_fraction", "parameters",
@@ -195,10 +211,10 @@ def test_tables_for_people(study):
     assert text[-1].startswith(DENSE)
 
 
-def test_damaged_files_are_refused(front, features, tmp_path):
+def test_damaged_files_are_refused(study, tmp_path):
     with pytest.raises(InputError, match="not found"):
         load_study(tmp_path)
-    study_run(front, features, tmp_path)
+    study.save(tmp_path)
     path = tmp_path / "ensembles.json"
     good = json.loads(path.read_text())
     for name, value in [
@@ -224,6 +240,41 @@ def test_members_stacked_in_groups_are_the_same(front, features, study, monkeypa
     assert study_ensembles(front, features).to_csv() == study.to_csv()
 
 
+def test_rows_in_pieces_are_the_same(front, features, study, monkeypatch):
+    # 7 rows at a time, which neither 45 test rows nor 96 validation rows are a multiple of
+    monkeypatch.setattr(module, "_MOST_OUTPUTS", (len(front) + 1) * 3 * 7)
+    held = []
+    outputs = module._outputs
+    monkeypatch.setattr(module, "_outputs", lambda *given: held.append(outputs(*given)) or held[-1])
+    pieces = study_ensembles(front, features)
+    assert [len(part[0]) for part in held] == [7] * 6 + [3]
+    for ours, whole in zip(pieces.ensembles, study.ensembles, strict=True):
+        assert replace(ours, ece=0) == replace(whole, ece=0)
+        assert ours.ece == pytest.approx(whole.ece, abs=1e-6)
+    assert pieces.windows == study.windows
+
+
+def test_a_row_without_finite_outputs_is_wrong(front, features, study):
+    steep = tuple(
+        replace(head, weights=(head.weights[0] * np.float32(1e9), *head.weights[1:])) for head in front.heads
+    )
+    changed = replace(front, heads=steep)
+    rows = features.X_test.copy()
+    # the class that the largest of numbers that are none would give
+    far = int(np.flatnonzero(features.y_test == 0)[0])
+    rows[far] = 3e38
+    near = np.arange(len(rows)) != far
+    scored = study_ensembles(changed, replace(features, X_test=rows))
+    for voting in ("soft", "hard"):
+        row = scored.row("default", voting)
+        ensemble = changed.ensemble("default", voting)
+        assert np.isnan(ensemble.predict_proba(rows[far : far + 1])).all()
+        right = (ensemble.predict(rows[near]) == features.y_test[near]).sum()
+        assert row.test == right / len(rows)
+        assert row.ece is None
+        assert row.validation == study.row("default", voting).validation
+
+
 def test_diverged_members_are_left_out(front, features):
     best = front.best("accuracy")
     heads = list(front.heads)
@@ -244,7 +295,8 @@ def test_diverged_members_are_left_out(front, features):
 
 
 def test_regression(regression, small_regression, tmp_path):
-    study = study_run(regression, small_regression, tmp_path)
+    study = study_ensembles(regression, small_regression)
+    study.save(tmp_path)
     assert study.metric == "r2"
     assert ("default", "hard") not in [(row.name, row.voting) for row in study.ensembles]
     for how in WAYS:
@@ -268,7 +320,7 @@ def test_other_data_and_fronts_without_predictions_are_refused(front, features, 
     with pytest.raises(InputError, match="is other data"):
         study_ensembles(front, small_regression)
     with pytest.raises(InputError, match="no validation predictions"):
-        window_study(replace(front, predictions=None), features)
+        study_ensembles(replace(front, predictions=None), features)
 
 
 def test_a_name_that_is_not_there(study):

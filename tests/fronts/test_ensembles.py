@@ -7,11 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.special import softmax
-from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, r2_score
+from sklearn.metrics import accuracy_score, mean_squared_error, r2_score
 
 from moevoprune import HeadSettings, InputError, PruningProblem, evolve
 from moevoprune.fronts import ensembles as module
-from moevoprune.fronts.ensembles import LOSSES, WAYS, WINDOWS, Pool, choose_members
+from moevoprune.fronts.ensemble_greedy import LOSSES
+from moevoprune.fronts.ensemble_pool import Pool
+from moevoprune.fronts.ensemble_ways import WINDOWS
+from moevoprune.fronts.ensembles import WAYS, choose_members
 from moevoprune.heads.ensemble import HeadEnsemble
 
 N_MEMBERS = 24
@@ -74,6 +77,10 @@ def union_of(front, members):
 
 def brier(targets, probabilities):
     return float(((probabilities - np.eye(3)[targets]) ** 2).sum(axis=1).mean())
+
+
+def log_loss(targets, probabilities):
+    return -float(np.log(probabilities[np.arange(len(targets)), targets]).mean())
 
 
 def error_rate(targets, probabilities):
@@ -182,6 +189,20 @@ def test_bags(front):
     plain, whole = choose_members(front, "greedy"), choose_members(front, "greedy", bags=3, bag_fraction=1.0)
     np.testing.assert_array_equal(whole.members, plain.members)
     np.testing.assert_allclose(whole.weights, plain.weights)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bags_are_drawn_from_members_that_fit(front, seed):
+    sizes = [len(head.inputs) for head in front.heads]
+    fitting = {member for member, size in enumerate(sizes) if size <= 2}
+    assert 1 < len(fitting) < len(front) / 4
+    chosen = choose_members(front, "greedy", bags=1, bag_fraction=0.1, max_features=2, seed=seed)
+    assert set(chosen.members.tolist()) <= fitting
+    # every bag holds the whole of them
+    whole = choose_members(front, "greedy", bags=3, bag_fraction=1.0, max_features=2, seed=seed)
+    assert len(union_of(front, whole.members)) <= 2
+    plain = choose_members(front, "greedy", max_features=2)
+    assert set(plain.members.tolist()) <= set(whole.members.tolist())
 
 
 def test_all(front):

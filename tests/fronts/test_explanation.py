@@ -259,7 +259,7 @@ def test_the_objective_that_says_how_good_a_head_is(front, fronts):
 def test_bars_show_the_table(fronts, kind):
     front, features = fronts[kind]
     explanation = explain_front(front, features.X_test)
-    ax = plot_frequency(explanation, 4)
+    ax = plot_frequency(explanation, top=4)
     widths = [bar.get_width() for bar in ax.patches]
     names = [label.get_text() for label in ax.get_yticklabels()]
     if kind == "neurons":
@@ -271,7 +271,7 @@ def test_bars_show_the_table(fronts, kind):
     else:
         np.testing.assert_allclose(widths, 100 * explanation.frequency[explanation.top(4)])
         assert names == [str(feature) for feature in explanation.top(4)]
-    ax = plot_importance(explanation, 4)
+    ax = plot_importance(explanation, top=4)
     assert explanation.importance is not None
     widths = [bar.get_width() for bar in ax.patches]
     np.testing.assert_allclose(widths, explanation.importance[explanation.top(4)])

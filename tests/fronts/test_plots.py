@@ -58,6 +58,13 @@ EDGES = {
     "one bit": make_front(1, n_bits=1),
     "four": make_front(n_obj=4),
     "regression": regression_front(),
+    "test unknown": make_front(test=np.full(20, np.nan), dense_test=float("nan")),
+    "odd names": make_front(axes=(Axis("my_$cost", True), Axis("x" * 90, False), Axis("_a$b$ {", True))),
+}
+
+
+# of them one figure alone takes notice
+HISTORIES = {
     "no history": make_front(history={}),
     "empty history": make_front(history={key: np.zeros(0) for key in ("evaluations", "hypervolume", "best")}),
     "nothing feasible": make_front(
@@ -67,8 +74,6 @@ EDGES = {
             "best": np.array([np.nan]),
         }
     ),
-    "test unknown": make_front(test=np.full(20, np.nan), dense_test=float("nan")),
-    "odd names": make_front(axes=(Axis("my_$cost", True), Axis("x" * 90, False), Axis("_a$b$ {", True))),
 }
 
 
@@ -84,12 +89,37 @@ def texts(ax):
 
 
 @pytest.mark.parametrize("name", EDGES)
-def test_every_front_can_be_drawn(name, tmp_path, monkeypatch):
-    # few pixels: only whether it works, and without a warning
+def test_every_front_can_be_drawn(name):
+    # no pixels: only whether it works, and without a warning
+    for draw in (plot_front, plot_front_3d, plot_pairs, plot_parallel, plot_convergence):
+        draw(EDGES[name]).figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_every_history_can_be_drawn(name):
+    plot_convergence(HISTORIES[name]).figure.draw_without_rendering()
+
+
+@pytest.fixture
+def few_pixels(monkeypatch):
     monkeypatch.setattr(style, "DPI", 30)
-    assert [path.name for path in save_figures(EDGES[name], tmp_path)] == FILES
 
 
+# read as a plain dict: asking RcParams itself for the backend would choose one
+def global_state():
+    return dict(dict.items(matplotlib.rcParams)), len(Gcf.get_all_fig_managers())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Paths of a front's figures, of few pixels, and what was global before they were drawn."""
+    before = global_state()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "DPI", 30)
+        return save_figures(make_front(), tmp_path_factory.mktemp("saved")), before
+
+
+@pytest.mark.usefixtures("few_pixels")
 @pytest.mark.parametrize("n_obj", [1, 2])
 def test_save_figures_writes_what_it_returns(tmp_path, n_obj):
     folder = tmp_path / "run" / "figures"
@@ -98,23 +128,20 @@ def test_save_figures_writes_what_it_returns(tmp_path, n_obj):
     assert sorted(folder.iterdir()) == sorted(paths)
 
 
-def test_same_front_same_bytes(tmp_path):
-    for first, second in zip(
-        save_figures(make_front(), tmp_path / "a"), save_figures(make_front(), tmp_path / "b"), strict=True
-    ):
+@pytest.mark.usefixtures("few_pixels")
+def test_same_front_same_bytes(saved, tmp_path):
+    paths, _ = saved
+    assert [path.name for path in paths] == FILES
+    for first, second in zip(paths, save_figures(make_front(), tmp_path), strict=True):
         data = first.read_bytes()
         assert data == second.read_bytes()
         for chunk in (b"tEXt", b"iTXt", b"tIME", b"Software"):
             assert chunk not in data
 
 
-def test_no_global_state_is_touched(tmp_path):
-    # read as a plain dict: asking RcParams itself for the backend would choose one
-    before = dict(dict.items(matplotlib.rcParams))
-    managers = len(Gcf.get_all_fig_managers())
-    save_figures(make_front(), tmp_path)
-    assert dict(dict.items(matplotlib.rcParams)) == before
-    assert len(Gcf.get_all_fig_managers()) == managers
+def test_no_global_state_is_touched(saved):
+    _, before = saved
+    assert global_state() == before
 
 
 def test_folder_that_cannot_be_made(tmp_path):
@@ -377,13 +404,13 @@ def test_single_generation_shows_as_a_point():
 
 @pytest.mark.parametrize("name", ["no history", "empty history"])
 def test_convergence_without_history_says_so(name):
-    ax = plot_convergence(EDGES[name])
+    ax = plot_convergence(HISTORIES[name])
     assert "no history" in ax.texts[0].get_text()
     assert len(ax.figure.axes) == 1
 
 
 def test_best_value_is_left_out_while_nothing_is_feasible():
-    ax = plot_convergence(EDGES["nothing feasible"])
+    ax = plot_convergence(HISTORIES["nothing feasible"])
     assert len(ax.figure.axes) == 1
     assert len(ax.lines) == 1
 

@@ -168,11 +168,19 @@ def test_damaged_predictions_are_refused(found, tmp_path, change):
     front.save(tmp_path)
     ((name, damage),) = change.items()
     broken = replace(front.predictions, **{name: damage(getattr(front.predictions, name))})
-    broken.save(tmp_path / "predictions.npz")
+    broken.save(tmp_path / "predictions.npz", front.fingerprint)
     with pytest.raises(InputError, match="damaged"):
         Front.load(tmp_path)
     (tmp_path / "predictions.npz").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match=r"predictions\.npz: is damaged"):
+        Front.load(tmp_path)
+
+
+def test_predictions_of_another_front_are_refused(found, tmp_path):
+    _, front = found
+    front.save(tmp_path)
+    front.predictions.save(tmp_path / "predictions.npz", replace(front, F=front.F + 1).fingerprint)
+    with pytest.raises(InputError, match="belongs to another front"):
         Front.load(tmp_path)
 
 

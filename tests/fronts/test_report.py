@@ -24,7 +24,8 @@ from moevoprune.fronts.predictions import Predictions
 from moevoprune.fronts.report import page as page_module
 from moevoprune.fronts.report import write_report
 from moevoprune.fronts.report.chart import make_scale
-from moevoprune.fronts.report.wording import number
+from moevoprune.fronts.run_folder import ABOUT
+from moevoprune.fronts.wording import short_number
 from moevoprune.heads.head import TrainedHead
 
 EVIL = "</script><img src=x onerror=alert(1)>"
@@ -112,9 +113,9 @@ def test_numbers_of_all_members_are_the_front_s(page, front):
     columns = {column["label"]: column["texts"] for column in view["columns"]}
     rows = front.to_rows()
     assert columns["active features"] == [str(row["active"]) for row in rows]
-    assert columns["accuracy"] == [number(row["accuracy"]) for row in rows]
-    assert columns["CKA"] == [number(row["cka"]) for row in rows]
-    assert columns["test accuracy"] == [number(row["test_accuracy"]) for row in rows]
+    assert columns["accuracy"] == [short_number(row["accuracy"]) for row in rows]
+    assert columns["CKA"] == [short_number(row["cka"]) for row in rows]
+    assert columns["test accuracy"] == [short_number(row["test_accuracy"]) for row in rows]
     assert len(view["labels"]) == len(front) + 1
     assert view["knee"] == front.knee()
     assert "knee" in view["labels"][front.knee()]
@@ -122,7 +123,7 @@ def test_numbers_of_all_members_are_the_front_s(page, front):
     knee = front.knee()
     assert (
         f"{len(front)} heads; the knee keeps {front.active[knee]} of 14 features and has "
-        f"{number(front.test[knee])} test accuracy; the unpruned head has {number(front.dense_test)}."
+        f"{short_number(front.test[knee])} test accuracy; the unpruned head has {short_number(front.dense_test)}."
     ) in page.text
     assert "10 generations" not in page.text
     assert "4 generations of 10; 40 masks evaluated in 2 s" in page.text
@@ -291,6 +292,15 @@ def test_only_the_front_is_needed(front, tmp_path):
     page = Page(write_report([tmp_path / "bare"], tmp_path / "bare.html"))
     assert "bare" in page.text
     assert "None" not in page.text
+
+
+def test_every_file_of_a_run_is_described(run, tmp_path):
+    for name in ABOUT:
+        (run / name).touch()
+    page = Page(write_report([run], tmp_path / "report.html"))
+    for name, words in ABOUT.items():
+        assert name in page.text
+        assert words in page.text
 
 
 def test_broken_files_beside_the_front_do_not_matter(run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -152,6 +153,34 @@ def test_score_is_accuracy():
         ours.score(features, targets[:-1])
 
 
+def test_rows_without_finite_outputs_have_no_prediction():
+    heads, features = POOLS["one hidden layer"], rows(6)
+    features[1], features[4] = 3e38, np.nan
+    near = np.array([0, 2, 3, 5])
+    for voting in ("soft", "hard"):
+        ours = HeadEnsemble(heads, voting=voting)
+        probabilities, labels = ours.predict_proba(features), ours.predict(features)
+        assert np.isnan(probabilities[[1, 4]]).all()
+        assert labels[[1, 4]].tolist() == [-1, -1]
+        np.testing.assert_allclose(probabilities[near], ours.predict_proba(features[near]), atol=1e-6)
+        np.testing.assert_array_equal(labels[near], ours.predict(features[near]))
+        assert ours.score(features, ours.predict(rows(6))) == 4 / 6
+    # one overflow to negative infinity is enough, though a softmax makes a 0 of it
+    low = replace(constant(0, 0, 5, 0), biases=(np.float32([0, 0, 5, -3e38]),))
+    steep = replace(low, inputs=np.array([0]), weights=(np.float32([[0, 0, 0, -3e38]]),), mean=np.zeros(1, "f"))
+    steep = replace(steep, scale=np.ones(1, np.float32))
+    for voting in ("soft", "hard"):
+        assert np.isnan(HeadEnsemble([steep, low], voting=voting).predict_proba(np.full((1, 12), 2, "f"))).all()
+
+
+def test_regression_rows_without_finite_outputs():
+    ours, features = HeadEnsemble([make_head(s, task="regression") for s in range(3)]), rows(4)
+    features[2] = 3e38
+    predicted = ours.predict(features)
+    assert np.isfinite(predicted).all(axis=1).tolist() == [True, True, False, True]
+    assert ours.score(features, np.zeros_like(predicted)) == -math.inf
+
+
 def test_features_far_from_zero_lose_no_digits():
     # a mean of 5000 standard deviations: folded into a bias it would leave three digits
     heads = [make_head(s, scaling=0, n_inputs=8, offset=5000.0) for s in range(4)]
@@ -217,9 +246,11 @@ def test_torch_export_keeps_the_predictions(voting, name):
     )
     for n in (2, 17):
         features = rows(n)
+        features[0] = np.nan
         with torch.no_grad():
             outputs = exported.module()(torch.from_numpy(features)).numpy()
         np.testing.assert_allclose(outputs, ours.predict_proba(features), atol=1e-6)
+        assert np.isnan(outputs[0]).all() or len(ours.inputs) == 0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -239,9 +270,13 @@ def test_onnx_keeps_the_predictions(voting, name, tmp_path):
     )
     session = onnxruntime.InferenceSession(str(tmp_path / "e.onnx"), providers=["CPUExecutionProvider"])
     for n in (2, 40):
-        (outputs,) = session.run(None, {"features": rows(n)})
-        np.testing.assert_allclose(outputs, ours.predict_proba(rows(n)), atol=1e-5)
-        np.testing.assert_array_equal(outputs.argmax(axis=1), ours.predict(rows(n)))
+        features = rows(n)
+        (outputs,) = session.run(None, {"features": features})
+        np.testing.assert_allclose(outputs, ours.predict_proba(features), atol=1e-5)
+        np.testing.assert_array_equal(outputs.argmax(axis=1), ours.predict(features))
+        features[0] = np.nan
+        (outputs,) = session.run(None, {"features": features})
+        np.testing.assert_allclose(outputs, ours.predict_proba(features), atol=1e-5)
 
 
 def test_bad_input_is_refused():

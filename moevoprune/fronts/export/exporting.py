@@ -29,7 +29,7 @@ from moevoprune.fronts.export.modules import (
     multiply_adds,
     with_folded_norms,
 )
-from moevoprune.heads.ensemble import HeadEnsemble
+from moevoprune.heads.ensemble import HeadEnsemble, head_is_sound
 from moevoprune.heads.head import TrainedHead
 
 if TYPE_CHECKING:
@@ -181,7 +181,9 @@ def export_head(
         )
     if inputs == "active" and backbone is not None:
         raise InputError(f"{path}: a file with its backbone takes images: leave inputs out")
-    _check_finite(head)
+    # an ensemble has no members that are not
+    if isinstance(head, TrainedHead) and not head_is_sound(head):
+        raise InputError("this head has diverged, its weights are not finite: export another member")
     # a copy, since those of a FeatureSet are read-only, which torch warns of
     rows = np.array(rows, dtype=np.float32, order="C")
     task = _Task(ending, inputs, backbone, rows, tuple(class_names), tuple(batches))
@@ -368,12 +370,6 @@ def _difference(obtained: Floats, expected: Floats, task: str) -> float:
     if task == "regression":
         sizes /= np.maximum(np.abs(expected).max(axis=0), np.finfo(np.float32).tiny)
     return float(sizes.max())
-
-
-def _check_finite(head: Head) -> None:
-    arrays = [*head.weights, *head.biases] if isinstance(head, TrainedHead) else []
-    if not all(array is None or np.isfinite(array).all() for array in arrays):
-        raise InputError("this head has diverged, its weights are not finite: export another member")
 
 
 def _count_parameters(module: nn.Module) -> int:

@@ -109,8 +109,6 @@ def encode(
         for node in program.graph.nodes:
             for key in _TRACES:
                 node.meta.pop(key, None)
-        # the example would be stored, as a pickle
-        program.example_inputs = None
         return _pt2(program, metadata) if ending == ".pt2" else _onnx(program, names, metadata)
 
 
@@ -206,7 +204,7 @@ def _open_safetensors(path: Path) -> Predictor:
         votes: Tensor = (t["shares"] * nn.functional.one_hot(x.argmax(dim=2), x.shape[2])).sum(dim=0)
         tied = votes >= votes.amax(dim=1, keepdim=True) - 1e-6
         winner = torch.where(tied, probabilities, -1.0).argmax(dim=1)
-        return votes + 1e-6 * nn.functional.one_hot(winner, votes.shape[1])
+        return (votes + 1e-6 * nn.functional.one_hot(winner, votes.shape[1])) / (1 + 1e-6)
 
     return _on_arrays(ensemble if "voting" in metadata else head)
 
@@ -221,17 +219,22 @@ def _on_arrays(forward: Callable[[Tensor], Tensor]) -> Predictor:
 
 def _pt2(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
-    torch.export.save(
-        program, buffer, extra_files={_METADATA_FILE: json.dumps(dict(metadata), ensure_ascii=False)}
-    )
-    content = buffer.getvalue()
-    pickled = _pickles_in(content)
+    try:
+        # the example would be stored, as a pickle
+        program.example_inputs = None
+    except Exception:  # older versions insist on one
+        pickled = ["its example input"]
+    else:
+        torch.export.save(
+            program, buffer, extra_files={_METADATA_FILE: json.dumps(dict(metadata), ensure_ascii=False)}
+        )
+        pickled = _pickles_in(buffer.getvalue())
     if pickled:
         raise InputError(
             f"PyTorch {torch.__version__} would put a pickle into a .pt2 file ({pickled[0]}), which can run code "
             "when it is loaded: update PyTorch, or use .onnx or .safetensors"
         )
-    return content
+    return buffer.getvalue()
 
 
 def _pickles_in(content: bytes) -> list[str]:
@@ -255,6 +258,7 @@ def _onnx(program: torch.export.ExportedProgram, names: tuple[str, str], metadat
         output_names=[names[1]],
         verbose=False,
         external_data=False,
+        optimize=True,
     )
     try:
         model = converted.model_proto  # type: ignore[union-attr]

@@ -24,8 +24,8 @@ from moevoprune.fronts.plots.style import (
     say,
     scale_sizes,
 )
-from moevoprune.fronts.plots.wording import unit
 from moevoprune.fronts.seeds import Attainment
+from moevoprune.fronts.wording import direction, unit
 
 __all__ = ["plot_attainment"]
 
@@ -67,9 +67,8 @@ def plot_attainment(attainments: Attainment | Sequence[Attainment], ax: Axes | N
     plain(ax)
     rule(ax)
     ax.set_xlabel(f"active {unit(first.encoding)}, at most", fontsize=MEDIUM)
-    direction = "higher" if first.maximise else "lower"
     name = plain_text(first.measure.replace("_", " "), 30)
-    ax.set_ylabel(f"{name} ({direction} is better)", fontsize=MEDIUM)
+    ax.set_ylabel(f"{name} ({direction(first.maximise)})", fontsize=MEDIUM)
     # a row per part: legends are filled column by column
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda i: labels[i].partition(": ")[2])

@@ -17,7 +17,6 @@ from moevoprune.fronts.plots.style import (
     SMALL,
     VERMILLION,
     Values,
-    bare,
     new_axes,
     new_figure,
     plain,
@@ -25,13 +24,14 @@ from moevoprune.fronts.plots.style import (
     save_figure,
     say,
 )
+from moevoprune.fronts.wording import bare
 
 __all__ = ["plot_frequency", "plot_importance", "save_frequency"]
 
 _NOTHING = "no member reads\nany feature"
 
 
-def plot_frequency(explanation: Explanation, top: int = 10, ax: Axes | None = None) -> Axes:
+def plot_frequency(explanation: Explanation, ax: Axes | None = None, *, top: int = 10) -> Axes:
     """Draw the share of members that read each of the most frequent features.
 
     Where the encoding prunes hidden units alone, the most frequent units are drawn.
@@ -40,10 +40,10 @@ def plot_frequency(explanation: Explanation, top: int = 10, ax: Axes | None = No
     ----------
     explanation
         What to draw.
-    top
-        Bars at most.
     ax
         Where to draw them; None for a new figure.
+    top
+        Bars at most.
 
     Returns
     -------
@@ -73,17 +73,17 @@ def plot_frequency(explanation: Explanation, top: int = 10, ax: Axes | None = No
     return ax
 
 
-def plot_importance(explanation: Explanation, top: int = 10, ax: Axes | None = None) -> Axes:
+def plot_importance(explanation: Explanation, ax: Axes | None = None, *, top: int = 10) -> Axes:
     """Draw the importance of the most frequent features; their relative weight where no importance was measured.
 
     Parameters
     ----------
     explanation
         What to draw.
-    top
-        Bars at most.
     ax
         Where to draw them; None for a new figure.
+    top
+        Bars at most.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def plot_importance(explanation: Explanation, top: int = 10, ax: Axes | None = N
     _draw_bars(ax, values, [str(feature) for feature in shown], [_short(value) for value in values], VERMILLION)
     ax.set_xlim(0, 1.16 * max(float(values.max()), 1e-12))
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}".replace("0.", ".", 1)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: bare(f"{value:.4g}")))
     ax.set_xlabel(
         "relative weight (1: an average feature)"
         if explanation.importance is None
@@ -128,8 +128,8 @@ def save_frequency(explanation: Explanation, path: str | Path, top: int = 10) ->
     """
     figure = new_figure((8.6, _height(min(top, len(explanation.members)))))
     left, right = figure.subplots(1, 2)
-    plot_frequency(explanation, top, left)
-    plot_importance(explanation, top, right)
+    plot_frequency(explanation, left, top=top)
+    plot_importance(explanation, right, top=top)
     if explanation.prunes_features or explanation.units is None:
         # the same features in the same order: once is enough
         right.set_ylabel("")

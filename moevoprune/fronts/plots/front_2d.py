@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from moevoprune.fronts.front import Front
+from moevoprune.fronts.landmarks import CLOSE, Landmarks, find_landmarks
 from moevoprune.fronts.plots.labels import Label, place_labels
 from moevoprune.fronts.plots.style import (
     BLACK,
@@ -25,13 +25,11 @@ from moevoprune.fronts.plots.style import (
     rule,
     say,
     scale_sizes,
-    short_number,
 )
-from moevoprune.fronts.plots.wording import directed, sized, unit
+from moevoprune.fronts.plots.wording import directed
+from moevoprune.fronts.wording import bare, counted, short_number, unit
 
 __all__ = ["plot_front"]
-
-_CLOSE = 0.01
 
 
 def plot_front(front: Front, ax: Axes | None = None) -> Axes:
@@ -56,12 +54,10 @@ def plot_front(front: Front, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax, (7.2, 4.4))
     if len(front) == 0:
         return say(ax, NO_MEMBERS)
-    index = _quality(front)
-    axis = front.axes[index]
-    values, losses = front.values[:, index], front.F[:, index]
-    dense = float(front.dense_values[index])
+    landmarks = find_landmarks(front)
+    index, steps, knee = front.objectives.index(landmarks.quality), landmarks.stairs, landmarks.knee
+    axis, values, dense = front.axes[index], front.values[:, index], float(front.dense_values[index])
     sizes = front.active.astype(np.float64)
-    steps = _staircase(sizes, losses)
 
     ax.axhline(dense, color=GREY, linewidth=0.8, linestyle=DASHED, zorder=1)
     ax.plot(
@@ -103,7 +99,6 @@ def plot_front(front: Front, ax: Axes | None = None) -> Axes:
             zorder=7,
             label="dense, test",
         )
-    knee = front.knee()
     ax.scatter(
         sizes[[knee]],
         values[[knee]],
@@ -129,23 +124,8 @@ def plot_front(front: Front, ax: Axes | None = None) -> Axes:
     # room for labels above the stairs
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.2 * (high - low))
-    place_labels(ax, _labels(front, index, steps), shown, _corners(points[steps]), dense, SMALL)
+    place_labels(ax, _labels(front, landmarks, values, dense), shown, _corners(points[steps]), dense, SMALL)
     return ax
-
-
-def _quality(front: Front) -> int:
-    """Index of the objective to draw over size: the first one that is not size itself."""
-    others = [index for index, axis in enumerate(front.axes) if axis.name != "active_neurons"]
-    return others[0] if others else 0
-
-
-def _staircase(sizes: Values, losses: Values) -> npt.NDArray[np.int64]:
-    """Members that no other one beats in size and this loss, fewest active bits first."""
-    steps: list[int] = []
-    for member in np.lexsort((losses, sizes)):
-        if not steps or losses[member] < losses[steps[-1]]:
-            steps.append(int(member))
-    return np.array(steps, dtype=np.int64)
 
 
 def _corners(points: Values) -> Values:
@@ -155,31 +135,24 @@ def _corners(points: Values) -> Values:
     return corners
 
 
-def _labels(front: Front, index: int, steps: npt.NDArray[np.int64]) -> list[Label]:
+def _labels(front: Front, landmarks: Landmarks, values: Values, dense: float) -> list[Label]:
     """Labels of the members worth naming, the most important first; one member has one label."""
-    values, losses = front.values[:, index], front.F[:, index]
-    close = steps[losses[steps] <= losses.min() + _CLOSE]
     roles: dict[int, list[str]] = {}
     for member, role in [
-        (front.knee(), "knee"),
-        (int(close[0]), f"within {_CLOSE:.2g} of best".replace("0.", ".")),
-        (int(steps[-1]), "best"),
-        (int(steps[0]), "smallest"),
+        (landmarks.knee, "knee"),
+        # the best is within anything of the best
+        *([(landmarks.close, f"within {bare(str(CLOSE))} of best")] if landmarks.close != landmarks.best else []),
+        (landmarks.best, "best"),
+        (landmarks.smallest, "smallest"),
     ]:
         roles.setdefault(member, []).append(role)
     labels = [
         Label(
-            f"{_role(words)}: {sized(front, int(front.active[member]))}, {short_number(values[member])}",
+            f"{', '.join(words)}: {counted(front, int(front.active[member]))}, {short_number(values[member])}",
             float(front.active[member]),
             float(values[member]),
         )
         for member, words in roles.items()
     ]
-    dense = float(front.dense_values[index])
-    labels.append(Label(f"dense: {sized(front, front.n_bits)}, {short_number(dense)}", float(front.n_bits), dense))
-    return labels
-
-
-def _role(words: list[str]) -> str:
-    # the best is within anything of the best
-    return ", ".join(word for word in words if not (word.startswith("within") and "best" in words))
+    text = f"dense: {counted(front, front.n_bits)}, {short_number(dense)}"
+    return [*labels, Label(text, float(front.n_bits), dense)]

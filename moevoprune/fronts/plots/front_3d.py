@@ -23,7 +23,8 @@ from moevoprune.fronts.plots.style import (
     spans_decade,
     style_bar,
 )
-from moevoprune.fronts.plots.wording import directed, sized
+from moevoprune.fronts.plots.wording import directed
+from moevoprune.fronts.wording import bare, counted
 
 __all__ = ["plot_front_3d"]
 
@@ -95,7 +96,7 @@ def plot_front_3d(front: Front, ax: Axes | None = None) -> Axes:
         edgecolors=VERMILLION,
         linewidths=1.6,
         depthshade=False,
-        label=f"knee: {sized(front, int(front.active[knee]))}",
+        label=f"knee: {counted(front, int(front.active[knee]))}",
     )
     space.scatter(
         dense[[1]],
@@ -105,7 +106,7 @@ def plot_front_3d(front: Front, ax: Axes | None = None) -> Axes:
         marker="*",
         color=BLACK,
         depthshade=False,
-        label=f"dense head: {sized(front, front.n_bits)}",
+        label=f"dense head: {counted(front, front.n_bits)}",
     )
     space.set_xlabel(directed(front, front.axes[1]), fontsize=SMALL, labelpad=6)
     space.set_ylabel(directed(front, front.axes[2]), fontsize=SMALL, labelpad=6)
@@ -133,4 +134,4 @@ def _as_axes(space: Any) -> Axes:
 
 
 def _power(exponent: float, _: int | None = None) -> str:
-    return f"{10.0**exponent:.6g}".removeprefix("0") or "0"
+    return bare(f"{10.0**exponent:.6g}")

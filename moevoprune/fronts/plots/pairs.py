@@ -25,7 +25,6 @@ from moevoprune.fronts.plots.style import (
     TOP_LEGEND,
     VERMILLION,
     Values,
-    bare,
     multiples,
     new_axes,
     panels,
@@ -36,7 +35,8 @@ from moevoprune.fronts.plots.style import (
     style_bar,
     whole,
 )
-from moevoprune.fronts.plots.wording import heading, sized, unit
+from moevoprune.fronts.plots.wording import heading
+from moevoprune.fronts.wording import bare, counted, unit
 
 __all__ = ["plot_pairs"]
 
@@ -126,7 +126,7 @@ def _draw_members(panel: Axes, front: Front, column: int, row: int) -> Any:
         edgecolors=VERMILLION,
         linewidths=1.4,
         zorder=4,
-        label=f"knee: {sized(front, int(front.active[knee]))}",
+        label=f"knee: {counted(front, int(front.active[knee]))}",
     )
     panel.scatter(
         front.dense_values[[column]],
@@ -136,7 +136,7 @@ def _draw_members(panel: Axes, front: Front, column: int, row: int) -> Any:
         color=BLACK,
         linewidths=0,
         zorder=3,
-        label=f"dense head: {sized(front, front.n_bits)}",
+        label=f"dense head: {counted(front, front.n_bits)}",
     )
     return points
 

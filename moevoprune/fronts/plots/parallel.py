@@ -24,12 +24,12 @@ from moevoprune.fronts.plots.style import (
     multiples,
     new_axes,
     say,
-    short_number,
     size_range,
     style_bar,
     whole,
 )
-from moevoprune.fronts.plots.wording import heading, sized, unit
+from moevoprune.fronts.plots.wording import heading
+from moevoprune.fronts.wording import counted, short_number, unit
 
 __all__ = ["plot_parallel"]
 
@@ -82,7 +82,7 @@ def plot_parallel(front: Front, ax: Axes | None = None) -> Axes:
         marker="o",
         markersize=5,
         zorder=5,
-        label=f"knee: {sized(front, int(front.active[knee]))}",
+        label=f"knee: {counted(front, int(front.active[knee]))}",
     )
     ax.plot(
         positions,
@@ -93,7 +93,7 @@ def plot_parallel(front: Front, ax: Axes | None = None) -> Axes:
         marker="*",
         markersize=9,
         zorder=4,
-        label=f"dense head: {sized(front, front.n_bits)}",
+        label=f"dense head: {counted(front, front.n_bits)}",
     )
     ax.set_xlim(-0.3, len(axes) - 0.7)
     ax.set_ylim(-0.12, 1.12)

@@ -5,7 +5,6 @@ Nothing here uses pyplot or rcParams: figures leave no global state behind, and 
 
 from __future__ import annotations
 
-import math
 import textwrap
 from pathlib import Path
 from typing import Any, Literal
@@ -183,20 +182,6 @@ def multiples(low: float, high: float) -> tuple[float, ...]:
 def whole(value: float, _: int | None = None) -> str:
     """Text of a tick: a whole number."""
     return f"{value:,.0f}"
-
-
-def short_number(value: float) -> str:
-    """Short text of a value: .803, 1.000, -.250, 27.1."""
-    if not math.isfinite(value):
-        return "n/a"
-    if 0 < abs(value) < 0.0005:
-        return f"{value:.1e}"
-    return bare(f"{value:.3f}" if abs(value) < 10 else f"{value:,.4g}")
-
-
-def bare(text: str) -> str:
-    """Leave out the nought before the point: .5 and -.5, but 10.5."""
-    return text.removeprefix("0") if text.startswith("0.") else text.replace("-0.", "-.", 1)
 
 
 def plain_text(text: str, most: int = 60) -> str:

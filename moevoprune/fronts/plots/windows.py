@@ -24,7 +24,7 @@ from moevoprune.fronts.plots.style import (
 )
 
 if TYPE_CHECKING:
-    from moevoprune.fronts.ensemble_study import WindowResult
+    from moevoprune.fronts.ensemble_tables import WindowResult
 
 __all__ = ["plot_windows"]
 
@@ -78,7 +78,9 @@ def plot_windows(windows: Sequence[WindowResult], ax: Axes | None = None) -> Axe
     plain(ax)
     rule(ax)
     ax.set_xlabel("percentiles of validation accuracy, and members in the window", fontsize=MEDIUM)
-    ax.set_ylabel("test accuracy or R\N{SUPERSCRIPT TWO}", fontsize=MEDIUM)
+    # heads that predict numbers have no majority
+    regression = all(np.isnan(window.hard) for window in windows)
+    ax.set_ylabel(f"test {'R²' if regression else 'accuracy'}", fontsize=MEDIUM)
     # the ensembles first, as in the figure from above
     handles, names = ax.get_legend_handles_labels()
     ax.legend(handles[::-1], names[::-1], ncols=3, **TOP_LEGEND)

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from moevoprune.fronts.wording import bare
+
 __all__ = ["BOX", "SIZE", "Scale", "draw_chart", "make_scale", "place_values"]
 
 Values = npt.NDArray[np.float64]
@@ -53,11 +55,16 @@ class Scale:
     test: Places | None = None
     stairs: tuple[int, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """What stands at the axis: label and hint."""
+        return f"{self.label} ({self.hint})" if self.hint else self.label
+
     def to_data(self) -> dict[str, Any]:
         """As plain values for the page's script."""
         return {
             "label": self.label,
-            "hint": self.hint,
+            "title": self.title,
             "places": self.places,
             "ticks": self.ticks,
             "test": self.test,
@@ -163,7 +170,7 @@ def draw_chart(
         Markup('<g class="ticks across" aria-hidden="true">{}</g>').format(
             Markup("").join(
                 Markup('<line x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text x="{0}" y="{3}">{4}</text>').format(
-                    _short(left + place * width), top, top + height, top + height + 22, label
+                    _coordinate(left + place * width), top, top + height, top + height + 22, label
                 )
                 for place, label in across.ticks
             )
@@ -171,15 +178,15 @@ def draw_chart(
         Markup('<g class="ticks up" aria-hidden="true">{}</g>').format(
             Markup("").join(
                 Markup('<line x1="{0}" x2="{1}" y1="{2}" y2="{2}"/><text x="{3}" y="{2}">{4}</text>').format(
-                    left, left + width, _short(top + (1 - place) * height), left - 8, label
+                    left, left + width, _coordinate(top + (1 - place) * height), left - 8, label
                 )
                 for place, label in up.ticks
             )
         ),
         Markup('<text class="axis across" x="{}" y="{}">{}</text>').format(
-            left + width, SIZE[1] - 8, _axis_title(across)
+            left + width, SIZE[1] - 8, across.title
         ),
-        Markup('<text class="axis up" x="{}" y="{}">{}</text>').format(8, 18, _axis_title(up)),
+        Markup('<text class="axis up" x="{}" y="{}">{}</text>').format(8, 18, up.title),
     ]
     level = points[dense]
     if level is not None:
@@ -209,15 +216,11 @@ def draw_chart(
     return Markup("").join(parts)
 
 
-def _axis_title(scale: Scale) -> str:
-    return f"{scale.label} ({scale.hint})" if scale.hint else scale.label
-
-
 def _point(x: float | None, y: float | None) -> tuple[str, str] | None:
     if x is None or y is None:
         return None
     left, top, width, height = BOX
-    return _short(left + x * width), _short(top + (1 - y) * height)
+    return _coordinate(left + x * width), _coordinate(top + (1 - y) * height)
 
 
 def _at(point: tuple[str, str] | None) -> Markup:
@@ -230,12 +233,11 @@ def _stairs(points: Sequence[tuple[str, str] | None]) -> str:
     return "".join(f"H{x}V{y}" if number else f"M{x} {y}" for number, (x, y) in enumerate(steps))
 
 
-def _short(value: float) -> str:
+def _coordinate(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
 def _tick_label(value: float, whole: bool) -> str:
     if whole:
         return f"{value:,.0f}"
-    text = f"{value:,.6g}" if value else "0"
-    return text.removeprefix("0") if text.startswith("0.") else text.replace("-0.", "-.", 1)
+    return bare(f"{value:,.6g}") if value else "0"

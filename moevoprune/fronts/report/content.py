@@ -12,10 +12,11 @@ from markupsafe import Markup
 from moevoprune.errors import InputError, printable
 from moevoprune.fronts.explanation import Explanation, explain_front, quality_objective
 from moevoprune.fronts.front import Front
+from moevoprune.fronts.landmarks import CLOSE, find_landmarks
 from moevoprune.fronts.report.facts import Fact, asked_facts, commands, data_facts, version_facts
 from moevoprune.fronts.report.heat import view_heat
 from moevoprune.fronts.report.masks import FULL, draw_grid
-from moevoprune.fronts.report.members import CLOSE, FrontView, class_labels, named_members, view_front
+from moevoprune.fronts.report.members import FrontView, class_labels, view_front
 from moevoprune.fronts.report.pictures import Picture, read_picture
 from moevoprune.fronts.report.record import read_run
 from moevoprune.fronts.report.tables import (
@@ -30,7 +31,8 @@ from moevoprune.fronts.report.tables import (
     named_table,
     robustness,
 )
-from moevoprune.fronts.report.wording import counted, measure_name, number, unit
+from moevoprune.fronts.run_folder import EXPLANATION, FIGURES, PREDICTIONS, entry
+from moevoprune.fronts.wording import bare, counted, measure_name, short_number, unit
 
 __all__ = ["Frequency", "RunReport", "SeveralRuns", "describe_run", "describe_several"]
 
@@ -73,8 +75,12 @@ class RunReport:
         Starts the identifiers of its section.
     name
         Name of the run folder.
+    data_hash
+        SHA-256 of its data; None where that is not known.
     headline
         The result in one or two sentences.
+    merged
+        For a merged front: from which runs, and what that means; "" for a run of its own.
     asked, data
         Facts about the question and about the data.
     classes
@@ -105,7 +111,9 @@ class RunReport:
 
     key: str
     name: str
+    data_hash: str | None
     headline: tuple[str, ...]
+    merged: str
     asked: tuple[Fact, ...]
     data: tuple[Fact, ...]
     classes: Table | None
@@ -174,7 +182,11 @@ def describe_run(folder: Path, front: Front, key: str, with_pictures: bool = Tru
     return RunReport(
         key=key,
         name=run.name,
+        data_hash=entry(run.record, "data", "sha256"),
         headline=_headline(front),
+        merged=_merged_note(front, f"{len(run.merged_from)} runs: {', '.join(run.merged_from)}")
+        if run.merged_from
+        else "",
         asked=asked_facts(run, front),
         data=data_facts(run, front),
         classes=class_rows(front),
@@ -184,7 +196,7 @@ def describe_run(folder: Path, front: Front, key: str, with_pictures: bool = Tru
         convergence=generations(front),
         pictures=_pictures(folder, run.name) if with_pictures else {},
         baselines=baselines(run),
-        ensembles=ensembles(folder, left_out),
+        ensembles=ensembles(folder, front, left_out),
         robustness=robustness(folder, left_out),
         correlations=correlations(front),
         frequency=_frequency(front, view),
@@ -207,7 +219,7 @@ def describe_several(reports: Sequence[RunReport], fronts: Sequence[Front]) -> S
     """
     rows = []
     for report, front in zip(reports, fronts, strict=True):
-        metric = number(front.dense_test)
+        metric = short_number(front.dense_test)
         if report.view is None:
             rows.append((report.name, "0", "n/a", "n/a", "n/a", "n/a", metric))
             continue
@@ -216,10 +228,10 @@ def describe_several(reports: Sequence[RunReport], fronts: Sequence[Front]) -> S
             (
                 report.name,
                 f"{len(front):,}",
-                number(front.hypervolume()),
+                short_number(front.hypervolume()),
                 counted(front, int(front.active[knee])),
-                number(float(front.test[knee])),
-                number(float(front.test[best])),
+                short_number(float(front.test[knee])),
+                short_number(float(front.test[best])),
                 metric,
             )
         )
@@ -235,6 +247,9 @@ def describe_several(reports: Sequence[RunReport], fronts: Sequence[Front]) -> S
         f"unpruned, test {metric}",
     )
     table = Table("The runs", header, tuple(rows), "Best is best on validation rows. Hypervolume is on them, too.")
+    heads = {(front.dense_head.widths, front.class_names) for front in fronts}
+    if len(heads) > 1 or len({report.data_hash for report in reports} - {None}) > 1:
+        return SeveralRuns(table, None, None, "The runs are about different data or heads: no merged front.")
     try:
         front = Front.merge(fronts)
     except InputError:
@@ -244,31 +259,34 @@ def describe_several(reports: Sequence[RunReport], fronts: Sequence[Front]) -> S
     if len(front) == 0:
         return SeveralRuns(table, None, None, "No run has members: there is nothing to merge.")
     view = view_front(front, "merged")
-    note = (
-        f"The merged front holds the {len(front):,} members that no member of any run dominates. Each run "
-        "measured its members on folds of its own, so a merged front flatters itself a little more than a single "
-        "one. Members are numbered anew."
+    return SeveralRuns(table, view, named_table(view, front), _merged_note(front, f"{len(fronts)} runs"))
+
+
+def _merged_note(front: Front, runs: str) -> str:
+    return (
+        f"The merged front of {runs}. It holds the {len(front):,} members that no member of any run dominates. "
+        "Each run measured its members on folds of its own, so a merged front flatters itself a little more than "
+        "a single one. Members are numbered anew."
     )
-    return SeveralRuns(table, view, named_table(view, front), note)
 
 
 def _headline(front: Front) -> tuple[str, ...]:
     metric = measure_name(front.test_metric)
-    dense = f"the unpruned head has {number(front.dense_test)}"
+    dense = f"the unpruned head has {short_number(front.dense_test)}"
     if len(front) == 0:
         return (f"The search found no feasible mask; {dense} test {metric}.",)
-    knee = front.knee()
+    landmarks = find_landmarks(front)
+    knee, close = landmarks.knee, landmarks.close
     count = "1 head" if len(front) == 1 else f"{len(front):,} heads"
     sentences = [
-        f"{count}; the knee keeps {int(front.active[knee]):,} of {front.n_bits:,} {unit(front, 2)} and has "
-        f"{number(float(front.test[knee]))} test {metric}; {dense}."
+        f"{count}; the knee keeps {int(front.active[knee]):,} of {front.n_bits:,} {unit(front.encoding)} and has "
+        f"{short_number(float(front.test[knee]))} test {metric}; {dense}."
     ]
-    for member, roles in named_members(front).items():
-        if member != knee and roles[0].startswith("smallest"):
-            sentences.append(
-                f"The smallest head within {number(CLOSE).rstrip('0')} of the best on validation rows keeps "
-                f"{int(front.active[member]):,} and has {number(float(front.test[member]))}."
-            )
+    if close != knee:
+        sentences.append(
+            f"The smallest head within {bare(str(CLOSE))} of the best on validation rows keeps "
+            f"{int(front.active[close]):,} and has {short_number(float(front.test[close]))}."
+        )
     return tuple(sentences)
 
 
@@ -290,7 +308,7 @@ def _frequency(front: Front, view: FrontView | None) -> Frequency | None:
             str(feature),
             float(explanation.frequency[feature]),
             f"{explanation.members[feature]:,}",
-            number(float(explanation.strength[feature])),
+            short_number(float(explanation.strength[feature])),
         )
         for feature in explanation.top(_LISTED).tolist()
     ]
@@ -338,7 +356,7 @@ def _pictures(folder: Path, name: str) -> dict[str, Picture]:
         ),
         "convergence": (
             "Hypervolume and best value over the evaluations",
-            "Hypervolume and the best value of the first objective rise over the evaluations.",
+            "Hypervolume and the best value of the first objective over the evaluations.",
         ),
         "windows": (
             "Test scores of ensembles of the members in each window of validation scores",
@@ -350,14 +368,14 @@ def _pictures(folder: Path, name: str) -> dict[str, Picture]:
         ),
     }
     found = {
-        figure: read_picture(folder / "figures" / f"{figure}.png", f"{alt} (run {name})", caption)
+        figure: read_picture(folder / FIGURES / f"{figure}.png", f"{alt} (run {name})", caption)
         for figure, (alt, caption) in wanted.items()
     }
     return {figure: picture for figure, picture in found.items() if picture is not None}
 
 
 def _heat_maps(folder: Path, left_out: list[str]) -> tuple[Picture, ...]:
-    files = folder / "explanation" / "figures"
+    files = folder / EXPLANATION / FIGURES
     paths = sorted(files.glob("explain_*.png")) if files.is_dir() else []
     shown: list[Picture] = []
     for path in paths:
@@ -368,7 +386,7 @@ def _heat_maps(folder: Path, left_out: list[str]) -> tuple[Picture, ...]:
         if picture is not None and len(picture.address) <= room and len(shown) < _MOST_HEAT_MAPS:
             shown.append(picture)
     if len(shown) < len(paths):
-        left_out.append(f"{len(paths) - len(shown)} of {len(paths)} pictures of explanation/figures")
+        left_out.append(f"{len(paths) - len(shown)} of {len(paths)} pictures of {EXPLANATION}/{FIGURES}")
     return tuple(shown)
 
 
@@ -376,7 +394,7 @@ def _left_out_of(view: FrontView) -> list[str]:
     left = []
     predictions = view.front.predictions
     if predictions is None:
-        left.append("confusion matrices: the run has no predictions.npz (it was written by an older version)")
+        left.append(f"confusion matrices: the run has no {PREDICTIONS} (it was written by an older version)")
     elif predictions.task == "classification" and not view.confusions:
         left.append(f"confusion matrices: {len(view.classes):,} classes are too many")
     if not view.grid.groups:

@@ -12,8 +12,9 @@ import numpy as np
 from moevoprune.errors import printable
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.report.members import class_labels
-from moevoprune.fronts.report.record import RunFiles, get, list_at, number_at
-from moevoprune.fronts.report.wording import direction, objective_name
+from moevoprune.fronts.report.record import RunFiles
+from moevoprune.fronts.run_folder import entry, list_at, number_at
+from moevoprune.fronts.wording import direction, objective_name
 
 __all__ = ["Fact", "asked_facts", "commands", "data_facts", "version_facts"]
 
@@ -29,7 +30,34 @@ class Fact:
 def asked_facts(run: RunFiles, front: Front) -> tuple[Fact, ...]:
     """What the run was asked to do."""
     settings, record = run.settings, run.record
-    source = get(settings, "data", "features") or get(settings, "data", "images") or get(record, "data", "name")
+    source = (
+        entry(settings, "data", "features") or entry(settings, "data", "images") or entry(record, "data", "name")
+    )
+    hidden = "–".join(str(width) for width in front.dense_head.widths)
+    objectives = "; ".join(f"{objective_name(front, axis)} ({direction(axis.maximise)})" for axis in front.axes)
+    return (
+        *_facts(
+            ("Problem", source),
+            ("Task", front.dense_head.task),
+            ("Objectives", objectives),
+            ("Encoding", f"{front.encoding}: {front.n_bits:,} bits"),
+            ("Unpruned head", f"widths {hidden}, {front.dense_head.n_parameters:,} parameters"),
+        ),
+        *(_merged_facts(run) if run.merged_from else _search_facts(run)),
+    )
+
+
+def _merged_facts(run: RunFiles) -> tuple[Fact, ...]:
+    # settings and record are the first run's: its seed, search and budget are not those of the others
+    return _facts(
+        ("Merged from", ", ".join(run.merged_from)),
+        ("Scored on", "folds of the training rows, each run's own"),
+    )
+
+
+def _search_facts(run: RunFiles) -> tuple[Fact, ...]:
+    """How a run searched, and on what it scored masks."""
+    settings, record = run.settings, run.record
     size, generations = number_at(settings, "search", "pop"), number_at(settings, "search", "gens")
     most, evaluations = number_at(settings, "search", "budget"), number_at(record, "evaluations")
     budget = []
@@ -48,18 +76,12 @@ def asked_facts(run: RunFiles, front: Front) -> tuple[Fact, ...]:
     if folds is not None:
         scored = "a 25 % hold-out of the training rows" if folds == 1 else f"{folds} folds of the training rows"
         scored += f", {repeats} times" if repeats != 1 else ""
-    hidden = "–".join(str(width) for width in front.dense_head.widths)
     return _facts(
-        ("Problem", source),
-        ("Task", front.dense_head.task),
-        ("Objectives", "; ".join(f"{objective_name(front, axis)} ({direction(axis)})" for axis in front.axes)),
-        ("Encoding", f"{front.encoding}: {front.n_bits:,} bits"),
-        ("Unpruned head", f"widths {hidden}, {front.dense_head.n_parameters:,} parameters"),
         ("Scored on", scored),
-        ("Algorithm", get(settings, "search", "algorithm")),
+        ("Algorithm", entry(settings, "search", "algorithm")),
         ("Budget", "; ".join(budget)),
-        ("Seed", get(record, "seed") if get(record, "seed") is not None else get(settings, "seed")),
-        ("Interrupted", "yes: the front is what was found until then" if get(record, "interrupted") else None),
+        ("Seed", entry(record, "seed") if entry(record, "seed") is not None else entry(settings, "seed")),
+        ("Interrupted", "yes: the front is what was found until then" if entry(record, "interrupted") else None),
         ("Diverged", f"{diverged:,} masks, scored worst" if diverged else None),
     )
 
@@ -67,15 +89,15 @@ def asked_facts(run: RunFiles, front: Front) -> tuple[Fact, ...]:
 def data_facts(run: RunFiles, front: Front) -> tuple[Fact, ...]:
     """Where the rows came from, and how many there are."""
     record = run.record
-    extraction = get(record, "extraction")
-    backbone = get(extraction, "backbone")
-    arguments = get(backbone, "args")
-    name = get(backbone, "name")
+    extraction = entry(record, "extraction")
+    backbone = entry(extraction, "backbone")
+    arguments = entry(backbone, "args")
+    name = entry(backbone, "name")
     if name and isinstance(arguments, Mapping) and arguments:
         name = f"{name} ({', '.join(f'{key} = {value}' for key, value in arguments.items())})"
-    weights = get(backbone, "weights_name") or get(backbone, "weights")
-    prepared = get(backbone, "preprocessing")
-    ood = ", ".join(str(get(part, "source")) for part in list_at(extraction, "ood")) or ", ".join(
+    weights = entry(backbone, "weights_name") or entry(backbone, "weights")
+    prepared = entry(backbone, "preprocessing")
+    ood = ", ".join(str(entry(part, "source")) for part in list_at(extraction, "ood")) or ", ".join(
         str(part) for part in list_at(run.settings, "data", "ood")
     )
     if not ood and "ood_auroc" in front.test_columns:
@@ -89,20 +111,20 @@ def data_facts(run: RunFiles, front: Front) -> tuple[Fact, ...]:
     classes = class_labels(front)
     skipped = number_at(extraction, "n_skipped")
     return _facts(
-        ("Name", get(record, "data", "name")),
+        ("Name", entry(record, "data", "name")),
         ("Training rows", None if training is None else f"{training:,}"),
         ("Validation rows", rows),
         ("Test rows", test),
         ("Classes", len(classes) if classes else None),
         ("Targets", front.dense_head.widths[-1] if not classes else None),
         ("Features", f"{front.dense_head.n_features:,}"),
-        ("SHA-256", get(record, "data", "sha256")),
-        ("Images", get(extraction, "images")),
-        ("Split", get(extraction, "split")),
+        ("SHA-256", entry(record, "data", "sha256")),
+        ("Images", entry(extraction, "images")),
+        ("Split", entry(extraction, "split")),
         ("Skipped files", f"{skipped:,}" if skipped else None),
         ("Backbone", name),
         ("Weights", weights),
-        ("Layer", get(backbone, "layer")),
+        ("Layer", entry(backbone, "layer")),
         (
             "Preprocessing",
             ", ".join(f"{key} {value}" for key, value in prepared.items())
@@ -115,13 +137,13 @@ def data_facts(run: RunFiles, front: Front) -> tuple[Fact, ...]:
 
 def version_facts(run: RunFiles) -> tuple[Fact, ...]:
     """What the run was made with."""
-    packages = get(run.record, "packages")
+    packages = entry(run.record, "packages")
     return _facts(
-        ("moevoprune", get(run.record, "moevoprune")),
-        ("Python", get(run.record, "python")),
+        ("moevoprune", entry(run.record, "moevoprune")),
+        ("Python", entry(run.record, "python")),
         *(packages.items() if isinstance(packages, Mapping) else ()),
-        ("Device", get(run.record, "device")),
-        ("Threads", get(run.record, "threads")),
+        ("Device", entry(run.record, "device")),
+        ("Threads", entry(run.record, "threads")),
     )
 
 
@@ -134,7 +156,8 @@ def commands(run: RunFiles) -> tuple[Fact, ...]:
         ("Which features matter", f"moevoprune explain {name}"),
         ("This page again", f"moevoprune report {name}"),
     ]
-    return tuple(Fact(*command) for command in (commands if run.settings_text else commands[1:]))
+    once_more = run.settings_text and not run.merged_from
+    return tuple(Fact(*command) for command in (commands if once_more else commands[1:]))
 
 
 def _facts(*pairs: tuple[str, Any]) -> tuple[Fact, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from moevoprune.errors import InputError
 from moevoprune.fronts.report.pictures import data_address
+from moevoprune.fronts.run_folder import MEMBER_MAPS
 
 if TYPE_CHECKING:
     from moevoprune.fronts.front import Front
@@ -113,7 +114,7 @@ def view_heat(folder: Path, front: Front, classes: tuple[str, ...], left_out: li
     left_out
         Is told what the page has no room for, or what cannot be read.
     """
-    if not (folder / "member_maps.npz").exists():
+    if not (folder / MEMBER_MAPS).exists():
         return None
     from moevoprune.fronts.member_maps import load_member_maps
 
@@ -122,7 +123,7 @@ def view_heat(folder: Path, front: Front, classes: tuple[str, ...], left_out: li
     except InputError:
         maps = None
     if maps is None or not _belongs(maps, front, len(classes)):
-        left_out.append("heat maps of the members: member_maps.npz is damaged, or of another front")
+        left_out.append(f"heat maps of the members: {MEMBER_MAPS} is damaged, or of another front")
         return None
     per_image = int(np.prod(maps.heat.shape)) // max(len(maps), 1)
     room = min(_MOST_IMAGES, _MOST_BYTES // max(per_image, 1))

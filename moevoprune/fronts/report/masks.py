@@ -14,13 +14,14 @@ from markupsafe import Markup
 from moevoprune.fronts.front import Front
 from moevoprune.heads.encodings import Encoding, HeadMask, HeadShape, make_encoding
 
-__all__ = ["FULL", "Group", "MaskGrid", "draw_grid", "kept_text", "mask_grid"]
+__all__ = ["FULL", "SHADES", "Group", "MaskGrid", "draw_grid", "kept_text", "mask_grid"]
 
 Levels = npt.NDArray[np.uint8]
 
-# shades of a cell: 0 is empty, a kept feature is full
+# level of a kept feature; 0 is empty
 FULL = 15
-_SHADES = 5
+# colours that the levels above 0 are drawn in
+SHADES = 5
 _WIDTHS = (8, 16, 20, 32, 40, 64, 80, 128)
 # more cells, or more of them over all members, would make a slow page of specks
 _MOST_CELLS = 12_800
@@ -80,6 +81,8 @@ class MaskGrid:
         return {
             "groups": [{"label": g.label, "count": g.count, "columns": g.columns} for g in self.groups],
             "depth": 1 if self.binary else 4,
+            "full": FULL,
+            "shades": SHADES,
             "stride": packed.shape[1],
             "cells": base64.b64encode(packed.tobytes()).decode("ascii"),
             "summaries": list(self.summaries),
@@ -140,12 +143,12 @@ def draw_grid(group: Group, levels: Levels, label: str) -> Markup:
         What it shows, for those who do not see it.
     """
     rows = -(-group.count // group.columns)
-    shades = -(-levels.astype(np.int64) * _SHADES // FULL)
+    shades = -(-levels.astype(np.int64) * SHADES // FULL)
     paths = [
         Markup('<path class="shade{}" d="{}"/>').format(
             shade, _cells(np.flatnonzero(shades == shade), group.columns)
         )
-        for shade in range(1, _SHADES + 1)
+        for shade in range(1, SHADES + 1)
     ]
     return Markup('<svg class="grid" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>').format(
         group.columns,

@@ -12,31 +12,31 @@ from markupsafe import Markup
 from moevoprune.errors import printable
 from moevoprune.fronts.explanation import quality_objective
 from moevoprune.fronts.front import Front
+from moevoprune.fronts.landmarks import CLOSE, find_landmarks, staircase
 from moevoprune.fronts.report.chart import BOX, Scale, draw_chart, make_scale
 from moevoprune.fronts.report.heat import HeatView
 from moevoprune.fronts.report.masks import MaskGrid, draw_grid, kept_text, mask_grid
-from moevoprune.fronts.report.wording import (
+from moevoprune.fronts.wording import (
+    bare,
     capitalised,
     direction,
     measure_name,
-    number,
     objective_name,
+    short_number,
     unit,
 )
 
-__all__ = ["CLOSE", "Column", "Confusion", "FrontView", "class_labels", "named_members", "view_front"]
+__all__ = ["Column", "Confusion", "FrontView", "class_labels", "named_members", "view_front"]
 
 Values = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
-
-CLOSE = 0.01
-"""Members no further than this from the best, in the quality objective, are as good for practical purposes."""
 
 MOST_CLASSES = 20
 """Classes up to which a confusion matrix is shown whole."""
 
 _LISTED = 12
-_SHADES = 4
+# colours of the cells of a confusion matrix with any rows, right and wrong ones
+SHADES = 4
 # counts of all members and both parts, 64 MB: more take long to make, and nobody would look at them
 _MOST_COUNTS = 8_000_000
 
@@ -86,7 +86,7 @@ class Confusion:
     def shade(self, member: int, true: int, guess: int) -> str:
         """Name of the shade of a cell: by the share of the true class's rows, right and wrong told apart."""
         row = self.counts[member, true]
-        level = -(-int(row[guess]) * _SHADES // max(int(row.sum()), 1))
+        level = -(-int(row[guess]) * SHADES // max(int(row.sum()), 1))
         return f"{'hit' if true == guess else 'miss'}{level}" if level else "none"
 
 
@@ -173,6 +173,7 @@ class FrontView:
             "knee": self.knee,
             "mask": self.grid.to_data(),
             "classes": list(self.classes),
+            "confusion_shades": SHADES,
             "confusions": [self._confusion_data(confusion) for confusion in self.confusions],
             "heat": None if self.heat is None else self.heat.to_data(),
         }
@@ -223,23 +224,20 @@ def view_front(front: Front, key: str, heat: HeatView | None = None) -> FrontVie
 
 
 def named_members(front: Front) -> dict[int, list[str]]:
-    """Members worth naming and what they are: knee, smallest within :data:`CLOSE` of the best, best.
+    """Members worth naming and what they are: knee, smallest within :data:`~moevoprune.fronts.landmarks.CLOSE` of
+    the best, best.
 
     Parameters
     ----------
     front
         With at least one member.
     """
-    quality = quality_objective(front)
-    losses = front.F[:, front.objectives.index(quality)]
-    best = front.best(quality)
-    # members are sorted by size
-    close = int(np.flatnonzero(losses <= losses[best] + CLOSE)[0])
+    landmarks = find_landmarks(front)
     roles: dict[int, list[str]] = {}
     for member, role in [
-        (front.knee(), "knee"),
-        (close, f"smallest within {number(CLOSE).rstrip('0')} of the best"),
-        (best, f"best {measure_name(quality)}"),
+        (landmarks.knee, "knee"),
+        (landmarks.close, f"smallest within {bare(str(CLOSE))} of the best"),
+        (landmarks.best, f"best {measure_name(landmarks.quality)}"),
     ]:
         roles.setdefault(member, []).append(role)
     return roles
@@ -278,12 +276,12 @@ def _tests(front: Front) -> list[tuple[str, Values]]:
 def _columns(front: Front) -> tuple[Column, ...]:
     sizes = [*front.active.tolist(), front.n_bits]
     heads = [*front.heads, front.dense_head]
-    columns = [Column(f"active {unit(front, 2)}", tuple(f"{size:,}" for size in sizes))]
+    columns = [Column(f"active {unit(front.encoding)}", tuple(f"{size:,}" for size in sizes))]
     for index, axis in enumerate(front.axes):
         values = _with_dense(front.values[:, index], front.dense_values[index])
-        columns.append(Column(objective_name(front, axis), tuple(number(value) for value in values)))
+        columns.append(Column(objective_name(front, axis), tuple(short_number(value) for value in values)))
     for name, values in _tests(front):
-        columns.append(Column(f"test {measure_name(name)}", tuple(number(value) for value in values)))
+        columns.append(Column(f"test {measure_name(name)}", tuple(short_number(value) for value in values)))
     parameters = tuple(f"{head.n_parameters:,}" for head in heads)
     widths = tuple("–".join(str(width) for width in head.widths) for head in heads)
     return (*columns, Column("parameters", parameters, False), Column("widths", widths, False))
@@ -294,7 +292,7 @@ def _scales(front: Front) -> tuple[tuple[Scale, ...], int]:
     sizes = _with_dense(front.active.astype(np.float64), front.n_bits)
     tests = dict(_tests(front))
     scales = [
-        make_scale(f"Active {unit(front, 2)}", "", sizes, whole=True, may_be_logarithmic=True),
+        make_scale(f"Active {unit(front.encoding)}", "", sizes, whole=True, may_be_logarithmic=True),
     ]
     up = 1
     quality = quality_objective(front)
@@ -306,28 +304,18 @@ def _scales(front: Front) -> tuple[tuple[Scale, ...], int]:
         scales.append(
             make_scale(
                 name if is_size else f"{name}, validation",
-                direction(axis),
+                direction(axis.maximise),
                 _with_dense(front.values[:, index], front.dense_values[index]),
                 test=tests[axis.name] if axis.name == front.test_metric else None,
                 # of sizes every step would be one
-                stairs=() if is_size else _staircase(front.active, front.F[:, index]),
+                stairs=() if is_size else staircase(front.active, front.F[:, index]).tolist(),
                 may_be_logarithmic=is_size,
             )
         )
     for name, values in tests.items():
         down = name in ("ood_fpr95", "mse")
-        hint = "lower is better" if down else "higher is better"
-        scales.append(make_scale(f"{capitalised(measure_name(name))}, test", hint, values))
+        scales.append(make_scale(f"{capitalised(measure_name(name))}, test", direction(not down), values))
     return tuple(scales), up
-
-
-def _staircase(sizes: npt.NDArray[np.int64], losses: Values) -> list[int]:
-    """Members that no other one of their size or smaller beats in this loss, smallest first."""
-    steps: list[int] = []
-    for member in np.lexsort((losses, sizes)).tolist():
-        if np.isfinite(losses[member]) and (not steps or losses[member] < losses[steps[-1]]):
-            steps.append(member)
-    return steps
 
 
 def _confusions(front: Front) -> tuple[Confusion, ...]:

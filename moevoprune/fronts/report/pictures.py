@@ -10,7 +10,9 @@ from pathlib import Path
 __all__ = ["Picture", "data_address", "read_picture"]
 
 _MOST_WIDTH = 1600
-_MOST_PIXELS = 80_000_000
+_MOST_PIXELS = 40_000_000
+# what the pages of other formats can hold, and more than any picture is worth
+_MOST_HEIGHT, _MOST_BYTES = 16_000, 4_000_000
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,12 @@ def read_picture(path: Path, alt: str, caption: str, photo: bool = False) -> Pic
     from PIL import Image
 
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            return None
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
-            if image.format != "PNG" or image.width * image.height > _MOST_PIXELS:
+            large = image.width * image.height > _MOST_PIXELS or image.height > _MOST_HEIGHT
+            if image.format != "PNG" or large:
                 return None
             small = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

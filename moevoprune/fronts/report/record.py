@@ -1,8 +1,7 @@
-"""The files of a run folder that a report can do without: its settings and its record."""
+"""What a report reads of a run folder beside its front: settings and record, where they are there and sound."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moevoprune.errors import printable
+from moevoprune.errors import InputError, printable
+from moevoprune.fronts.run_folder import MERGED_FROM, SETTINGS, folder_name, list_at, read_record
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["RunFiles", "get", "list_at", "number_at", "read_run"]
+__all__ = ["RunFiles", "read_run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,12 @@ class RunFiles:
     @property
     def name(self) -> str:
         """Name of the folder."""
-        return printable(self.folder.resolve().name) or "run"
+        return folder_name(self.folder)
+
+    @property
+    def merged_from(self) -> tuple[str, ...]:
+        """Names of the runs whose fronts were merged into this one; empty for a run of its own."""
+        return tuple(printable(str(name)) for name in list_at(self.record, MERGED_FROM))
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -55,38 +60,12 @@ def read_run(folder: Path) -> RunFiles:
     folder
         The run folder.
     """
-    record: Any = {}
+    record: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    text = _text(folder / "config.toml")
-    with suppress(ValueError, RecursionError):
-        record = json.loads(_text(folder / "run.json") or "{}")
-    with suppress(ValueError, RecursionError):
+    text = ""
+    with suppress(InputError):
+        record = read_record(folder)
+    with suppress(OSError, ValueError, RecursionError):
+        text = (folder / SETTINGS).read_text(encoding="utf-8")
         settings = tomllib.loads(text)
-    lines = "\n".join(printable(line) for line in text.splitlines())
-    return RunFiles(folder, record if isinstance(record, dict) else {}, settings, lines)
-
-
-def get(record: Any, *keys: str) -> Any:
-    """A value deep in a record; None where there is none."""
-    for key in keys:
-        record = record.get(key) if isinstance(record, Mapping) else None
-    return record
-
-
-def number_at(record: Any, *keys: str) -> int | float | None:
-    """A number deep in a record; None where there is none, or something else."""
-    value = get(record, *keys)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def list_at(record: Any, *keys: str) -> list[Any]:
-    """A list deep in a record; empty where there is none, or something else."""
-    value = get(record, *keys)
-    return value if isinstance(value, list) else []
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
+    return RunFiles(folder, record, settings, "\n".join(printable(line) for line in text.splitlines()))

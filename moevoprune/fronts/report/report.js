@@ -41,8 +41,6 @@
 
   // how near the pointer must be to a member, in pixels of the screen
   const REACH = 30;
-  const SHADES = 5;
-  const FULL = 15;
 
   class Explorer {
     constructor(element, view) {
@@ -192,9 +190,8 @@
         const y = top + (1 - place) * height;
         return [make("line", { x1: left, x2: left + width, y1: y, y2: y }), make("text", { x: left - 8, y }, label)];
       }));
-      const title = (scale) => (scale.hint ? `${scale.label} (${scale.hint})` : scale.label);
-      this.svg.querySelector(".axis.across").textContent = title(across);
-      this.svg.querySelector(".axis.up").textContent = title(up);
+      this.svg.querySelector(".axis.across").textContent = across.title;
+      this.svg.querySelector(".axis.up").textContent = up.title;
       const level = this.svg.querySelector(".level");
       const dense = this.places[this.points.length - 1];
       if (level) level.style.display = dense ? "" : "none";
@@ -293,30 +290,31 @@
       }
     }
 
-    // 0 to FULL
+    // 0 to full
     level(member, cell) {
-      const { depth, stride } = this.view.mask;
+      const { depth, stride, full } = this.view.mask;
       const bit = cell * depth;
       const byte = this.cells[member * stride + (bit >> 3)];
       const value = (byte >> (8 - depth - (bit & 7))) & ((1 << depth) - 1);
-      return depth === 1 ? value * FULL : value;
+      return depth === 1 ? value * full : value;
     }
 
     drawMask(member) {
+      const { full, shades } = this.view.mask;
       let start = 0;
       const figures = this.element.querySelectorAll(".masks .mask");
       this.view.mask.groups.forEach((group, number) => {
-        const paths = Array.from({ length: SHADES + 1 }, () => []);
+        const paths = Array.from({ length: shades + 1 }, () => []);
         const kept = [];
         for (let cell = 0; cell < group.count; cell += 1) {
           const level = this.level(member, start + cell);
           if (!level) continue;
           kept.push(cell);
           const place = `${cell % group.columns} ${Math.floor(cell / group.columns)}`;
-          paths[Math.ceil((level * SHADES) / FULL)].push(`M${place}h.86v.86h-.86z`);
+          paths[Math.ceil((level * shades) / full)].push(`M${place}h.86v.86h-.86z`);
         }
         const figure = figures[number];
-        for (let shade = 1; shade <= SHADES; shade += 1) {
+        for (let shade = 1; shade <= shades; shade += 1) {
           figure.querySelector(`.shade${shade}`).setAttribute("d", paths[shade].join(""));
         }
         figure.querySelector(".grid").setAttribute("aria-label", this.view.mask.summaries[member]);
@@ -349,7 +347,7 @@
         const total = Math.max(row.reduce((sum, count) => sum + count, 0), 1);
         row.forEach((count, guess) => {
           const cell = body.rows[truth].cells[guess + 1];
-          const level = Math.ceil((count * 4) / total);
+          const level = Math.ceil((count * this.view.confusion_shades) / total);
           cell.textContent = count;
           cell.className = level ? `${truth === guess ? "hit" : "miss"}${level}` : "none";
         });

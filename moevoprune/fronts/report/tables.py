@@ -12,8 +12,18 @@ import numpy as np
 from moevoprune.errors import InputError, printable
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.report.members import FrontView, class_labels, named_members
-from moevoprune.fronts.report.record import RunFiles, get, list_at, number_at
-from moevoprune.fronts.report.wording import capitalised, measure_name, number, objective_name
+from moevoprune.fronts.report.record import RunFiles
+from moevoprune.fronts.run_folder import (
+    ABOUT,
+    ENSEMBLES,
+    EXPLANATION,
+    FIGURES,
+    ROBUSTNESS,
+    entry,
+    list_at,
+    number_at,
+)
+from moevoprune.fronts.wording import bare, capitalised, file_size, measure_name, objective_name, short_number
 
 __all__ = [
     "Table",
@@ -106,14 +116,14 @@ def generations(front: Front) -> Table | None:
         return None
     columns: list[tuple[str, list[str]]] = [
         ("evaluations", [f"{value:,.0f}" for value in evaluations]),
-        ("hypervolume", [f"{value:.4f}".removeprefix("0") for value in volume]),
+        ("hypervolume", [bare(f"{value:.4f}") for value in volume]),
     ]
     further = {"archive_size": "members", "best": f"best {objective_name(front, front.axes[0])}"}
     for name, label in further.items():
         column = front.history.get(name)
         if column is not None and len(column) == len(evaluations):
             whole = name == "archive_size"
-            columns.append((label, [f"{value:,.0f}" if whole else number(float(value)) for value in column]))
+            columns.append((label, [f"{value:,.0f}" if whole else short_number(float(value)) for value in column]))
     rows = zip(
         (str(generation + 1) for generation in range(len(evaluations))),
         *(texts for _, texts in columns),
@@ -124,43 +134,51 @@ def generations(front: Front) -> Table | None:
 
 def baselines(run: RunFiles) -> Table | None:
     """The front beside the best baseline; None where none were tried."""
-    compared = get(run.record, "baselines")
+    compared = entry(run.record, "baselines")
     measures = {"test_hypervolume": "test hypervolume", "test_hypervolume_log": "with active bits on a log scale"}
     values = {who: [number_at(compared, who, measure) for measure in measures] for who in ("front", "baseline")}
     if any(value is None for column in values.values() for value in column):
         return None
     words = [measure_name(str(name)) for name in list_at(compared, "tried")]
-    best = measure_name(str(get(compared, "best")))
+    best = measure_name(str(entry(compared, "best")))
     return Table(
         "Test hypervolume of the front and of the best baseline",
         ("method", *measures.values()),
         (
-            ("this front", *(number(value) for value in values["front"])),
-            (f"{printable(best)} (best baseline)", *(number(value) for value in values["baseline"])),
+            ("this front", *(short_number(value) for value in values["front"])),
+            (f"{printable(best)} (best baseline)", *(short_number(value) for value in values["baseline"])),
         ),
         f"Baselines tried: {printable(', '.join(words))}. Test hypervolume is the area under the best test score "
         "that a method has at each size, as a share of the whole; larger is better.",
     )
 
 
-def ensembles(folder: Path, left_out: list[str]) -> tuple[Table, ...]:
+def ensembles(folder: Path, front: Front, left_out: list[str]) -> tuple[Table, ...]:
     """Ensembles and windows of a run folder's study; none where there is no study.
 
     Parameters
     ----------
     folder
         The run folder.
+    front
+        Its front.
     left_out
         Is told what cannot be read.
     """
-    if not (folder / "ensembles.json").exists():
+    if not (folder / ENSEMBLES).exists():
         return ()
-    from moevoprune.fronts.ensemble_study import load_study
+    from moevoprune.fronts.ensemble_tables import load_study
 
     try:
         study = load_study(folder)
     except InputError:
-        left_out.append("ensembles: ensembles.json cannot be read")
+        left_out.append(f"ensembles: {ENSEMBLES} cannot be read")
+        return ()
+    voters = max((number for row in study.ensembles for number in row.numbers), default=0)
+    if (study.metric, study.n_features) != (front.test_metric, front.dense_head.n_features) or voters >= len(
+        front
+    ):
+        left_out.append(f"ensembles: {ENSEMBLES} is about another front")
         return ()
     metric = measure_name(study.metric)
     further = {
@@ -171,14 +189,14 @@ def ensembles(folder: Path, left_out: list[str]) -> tuple[Table, ...]:
     known = {name: values for name, values in further.items() if any(value is not None for value in values)}
     rows = [
         (
-            printable(row.name).replace("_", " ") + (f" ({row.voting} voting)" if row.voting else ""),
+            printable(row.name).replace("_", " ") + (f" ({printable(row.voting)} voting)" if row.voting else ""),
             f"{row.members:,}",
             f"{row.union_features:,} of {study.n_features:,}",
             f"{row.parameters:,}",
-            number(row.validation),
-            number(row.test),
-            number(row.best_member_test),
-            *(number(values[place]) for values in known.values()),
+            short_number(row.validation),
+            short_number(row.test),
+            short_number(row.best_member_test),
+            *(short_number(values[place]) for values in known.values()),
         )
         for place, row in enumerate(study.ensembles)
     ]
@@ -205,11 +223,11 @@ def ensembles(folder: Path, left_out: list[str]) -> tuple[Table, ...]:
             (
                 f"{window.low}–{window.high}",
                 f"{window.members:,}",
-                number(window.hard),
-                number(window.soft),
-                number(window.best_by_validation),
-                number(window.best_member),
-                number(window.mean_member),
+                short_number(window.hard),
+                short_number(window.soft),
+                short_number(window.best_by_validation),
+                short_number(window.best_member),
+                short_number(window.mean_member),
             )
             for window in study.windows
         ]
@@ -243,14 +261,14 @@ def robustness(folder: Path, left_out: list[str]) -> tuple[Table, ...]:
     left_out
         Is told what cannot be read.
     """
-    if not (folder / "robustness.csv").exists():
+    if not (folder / ROBUSTNESS).exists():
         return ()
     from moevoprune.fronts.robustness import load_robustness
 
     try:
         curves = load_robustness(folder) or []
     except InputError:
-        left_out.append("robustness: robustness.csv cannot be read")
+        left_out.append(f"robustness: {ROBUSTNESS} cannot be read")
         return ()
     tables = []
     for kind, group in itertools.groupby(curves, key=lambda curve: curve.kind):
@@ -260,7 +278,7 @@ def robustness(folder: Path, left_out: list[str]) -> tuple[Table, ...]:
             (
                 printable(curve.name),
                 *(
-                    f"{number(mean)} ± {number(error)}"
+                    f"{short_number(mean)} ± {short_number(error)}"
                     for mean, error in zip(curve.accuracy, curve.error, strict=True)
                 ),
             )
@@ -297,35 +315,19 @@ def correlations(front: Front) -> Table | None:
 
 def file_table(folder: Path) -> Table:
     """The files that a run has left."""
-    about = {
-        "front.csv": "the members as a table",
-        "front.npz": "masks and objective values",
-        "heads.safetensors": "the trained heads",
-        "predictions.npz": "what the members predict for validation and test rows",
-        "config.toml": "the settings",
-        "run.json": "versions, data hash, seed, seconds",
-        "evaluations.journal": "every mask evaluated; what makes --resume exact",
-        "robustness.csv": "accuracy under noise and corruptions",
-    }
     try:
         paths = sorted(
             path
-            for part in (folder, folder / "figures", folder / "explanation")
+            for part in (folder, folder / FIGURES, folder / EXPLANATION)
             if part.is_dir()
             for path in part.iterdir()
             if path.is_file() and not path.name.startswith(".")
         )
         rows = [
-            (printable(str(path.relative_to(folder))), _bytes(path.stat().st_size), about.get(path.name, ""))
+            (printable(str(path.relative_to(folder))), file_size(path.stat().st_size), ABOUT.get(path.name, ""))
             for path in paths
         ]
     except OSError:
         rows = []
     note = f"The first {_MOST_LISTED_FILES} of {len(rows):,} files." if len(rows) > _MOST_LISTED_FILES else ""
     return Table("Files of the run", ("file", "size", "what it holds"), tuple(rows[:_MOST_LISTED_FILES]), note)
-
-
-def _bytes(size: int) -> str:
-    if size < 1000:
-        return f"{size} B"
-    return f"{size / 1e3:,.0f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"

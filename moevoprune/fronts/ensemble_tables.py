@@ -1,0 +1,318 @@
+"""Scores of ensembles, windows and single heads: the rows, the tables made of them, their files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from moevoprune.errors import InputError
+from moevoprune.files import write_text
+
+__all__ = [
+    "BEST_MEMBER",
+    "CSV_FILE",
+    "DENSE",
+    "JSON_FILE",
+    "KNEE_MEMBER",
+    "WINDOWS_FILE",
+    "EnsembleRow",
+    "EnsembleStudy",
+    "WindowResult",
+    "load_study",
+]
+
+CSV_FILE, WINDOWS_FILE, JSON_FILE = "ensembles.csv", "windows.csv", "ensembles.json"
+BEST_MEMBER, KNEE_MEMBER, DENSE = "best member", "knee member", "dense head"
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EnsembleRow:
+    """One ensemble, or a single head beside them.
+
+    Attributes
+    ----------
+    name
+        Name of the way its members were chosen, or one of :data:`BEST_MEMBER` (by validation; of equals fewest
+        bits), :data:`KNEE_MEMBER` and :data:`DENSE`.
+    how
+        The same in words.
+    voting
+        ``"soft"``, ``"hard"``, or None of a single head.
+    members
+        Number of members.
+    union_features
+        Features that they read together.
+    union_fraction
+        The same as a share of all features.
+    parameters
+        Non-zero weights, and biases, of the members.
+    validation
+        Accuracy, or R², on the validation rows, by the heads that were trained without a row's fold.
+    test
+        The same on the test rows, by the retrained heads.
+    ece
+        Expected calibration error on the test rows, 15 bins; None in regression.
+    ood_auroc, ood_fpr95
+        How well out-of-distribution rows are told from the test rows, by the weighted mean of the members'
+        scores; None where there are no such rows, or an output is not finite.
+    best_member
+        Number of the member with the best validation accuracy among these; None of the dense head.
+    best_member_test
+        That member's accuracy, or R², on the test rows.
+    numbers
+        Numbers of the members in the front; none of the dense head.
+    weights
+        Weight of each, with a sum of 1.
+    """
+
+    name: str
+    how: str
+    voting: str | None
+    members: int
+    union_features: int
+    union_fraction: float
+    parameters: int
+    validation: float
+    test: float
+    ece: float | None
+    ood_auroc: float | None
+    ood_fpr95: float | None
+    best_member: int | None
+    best_member_test: float | None
+    numbers: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class WindowResult:
+    """Members of one window of validation accuracy, on the test rows; MO-EvoPruneDeepTL's plot.
+
+    Attributes
+    ----------
+    low, high
+        Percentiles of the members' validation accuracies.
+    members
+        Number of members in the window.
+    hard, soft
+        Test accuracy of their majority vote, as in the papers, and of their mean probabilities. In regression the
+        R² of their mean prediction, and NaN for the majority.
+    best_member
+        Largest test accuracy of a member of the window, as in the papers: chosen by the test rows, so no one could
+        have picked it.
+    best_by_validation
+        Test accuracy of the member with the best validation accuracy.
+    mean_member
+        Mean test accuracy of the members.
+    """
+
+    low: int
+    high: int
+    members: int
+    hard: float
+    soft: float
+    best_member: float
+    best_by_validation: float
+    mean_member: float
+
+
+@dataclass(frozen=True)
+class EnsembleStudy:
+    """Ensembles of a front, scored on the test rows.
+
+    Attributes
+    ----------
+    metric
+        ``"accuracy"`` or ``"r2"``.
+    n_features
+        Features that there are.
+    ood_score
+        Name of the score behind the out-of-distribution columns; None where there are none.
+    ensembles
+        The ensembles, then the single heads.
+    windows
+        One entry per window of :data:`moevoprune.fronts.ensemble_ways.WINDOWS`.
+    """
+
+    metric: str
+    n_features: int
+    ood_score: str | None
+    ensembles: tuple[EnsembleRow, ...]
+    windows: tuple[WindowResult, ...]
+
+    def row(self, name: str, voting: str | None = "soft") -> EnsembleRow:
+        """Return an ensemble by its way and voting, or a single head by its name.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
+        for row in self.ensembles:
+            if row.name == name and row.voting in (voting, None):
+                return row
+        raise KeyError(name)
+
+    def headline(self) -> str:
+        """One line on the default ensemble, beside its best member and the dense head."""
+        ensemble, dense = self.row("default"), self.row(DENSE)
+        metric = "accuracy" if self.metric == "accuracy" else "R²"
+        plural = "" if ensemble.members == 1 else "s"
+        return (
+            f"an ensemble of {ensemble.members} member{plural}, {ensemble.union_features:,} of "
+            f"{self.n_features:,} features together: test {metric} {_short(ensemble.test)}; its best member "
+            f"{_short(ensemble.best_member_test)}, the dense head {_short(dense.test)}"
+        )
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One plain dictionary per ensemble; columns that none has a value in are left out."""
+        rows = []
+        for row in self.ensembles:
+            plain = asdict(row)
+            del plain["numbers"], plain["weights"]
+            rows.append({_column(name, self.metric): value for name, value in plain.items()})
+        optional = ("ece", "ood_auroc", "ood_fpr95")
+        empty = [name for name in optional if all(row[name] is None for row in rows)]
+        return [{name: value for name, value in row.items() if name not in empty} for row in rows]
+
+    def to_csv(self) -> str:
+        """Return :meth:`to_rows` as CSV text, numbers to six digits after the point."""
+        return _csv(self.to_rows())
+
+    def windows_to_csv(self) -> str:
+        """Return the windows as CSV text, numbers to six digits after the point; NaN is an empty cell."""
+        return _csv([_plain(asdict(window)) for window in self.windows], [f.name for f in fields(WindowResult)])
+
+    def to_markdown(self) -> str:
+        """Return the table for people: members, features, and scores on the test rows in per cent."""
+        header, *cells = self._cells()
+        rule = ["---", "---", *["---:"] * (len(header) - 2)]
+        return "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *cells))
+
+    def to_text(self) -> str:
+        """Return the same table for a terminal."""
+        cells = self._cells()
+        widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+        lines = []
+        for line in cells:
+            padded = [
+                cell.ljust(width) if column < 2 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            lines.append("  ".join(padded).rstrip())
+        return "\n".join(lines)
+
+    def _cells(self) -> list[list[str]]:
+        """Header and rows of the table for people."""
+        classes, ood = self.metric != "r2", self.ood_score is not None
+        scale = 100.0 if classes else 1.0
+        header = ["ensemble", "voting", "members", "features", "parameters"]
+        header += ["test accuracy %" if classes else "test R²", "its best member"]
+        header += ["ECE %"] * classes + ["OoD AUROC %", "FPR95 %"] * ood
+        table = [header]
+        for row in self.ensembles:
+            cells = [row.name, row.voting or "", f"{row.members}", f"{row.union_features}", f"{row.parameters}"]
+            cells += [_cell(row.test, scale), _cell(row.best_member_test, scale)]
+            cells += [_cell(row.ece, 100.0)] * classes
+            cells += [_cell(row.ood_auroc, 100.0), _cell(row.ood_fpr95, 100.0)] * ood
+            table.append(cells)
+        return table
+
+    def to_json(self) -> str:
+        """Return everything as JSON text, which :func:`load_study` reads.
+
+        An object with ``format`` (1), ``metric``, ``n_features``, ``ood_score``, ``ensembles`` and ``windows``.
+        The last two are lists of objects with the attributes of :class:`EnsembleRow` and :class:`WindowResult`;
+        null stands for what is not known.
+        """
+        return json.dumps(_plain({"format": _FORMAT, **asdict(self)}), indent=1, allow_nan=False) + "\n"
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ``ensembles.csv``, ``windows.csv`` and ``ensembles.json`` into a folder, which must exist.
+
+        Raises
+        ------
+        InputError
+            A file cannot be written.
+        """
+        folder = Path(folder)
+        contents = {
+            CSV_FILE: self.to_csv(),
+            WINDOWS_FILE: self.windows_to_csv(),
+            JSON_FILE: self.to_json(),
+        }
+        for name, text in contents.items():
+            write_text(folder / name, text)
+        return [folder / name for name in contents]
+
+
+def load_study(folder: str | Path) -> EnsembleStudy:
+    """Read ``ensembles.json`` of a folder.
+
+    Raises
+    ------
+    InputError
+        The file is missing, cannot be read or is damaged.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    path = Path(folder) / JSON_FILE
+    again = "write it again with moevoprune ensemble"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format") != _FORMAT:
+            raise InputError(f"{path}: is of another format than this version reads: {again}")
+        for window in content["windows"]:
+            window.update({name: math.nan for name, value in window.items() if value is None})
+        study: EnsembleStudy = TypeAdapter(EnsembleStudy).validate_python(content)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found: {again}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except InputError:
+        raise
+    except (ValidationError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        raise InputError(f"{path}: is damaged: {again}") from None
+    return study
+
+
+def _column(name: str, metric: str) -> str:
+    """Name of a column in a table: what is measured is said there."""
+    return {"validation": f"validation_{metric}", "test": f"test_{metric}"}.get(
+        name, f"best_member_test_{metric}" if name == "best_member_test" else name
+    )
+
+
+def _csv(rows: Sequence[Mapping[str, Any]], header: Sequence[str] | None = None) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0] if header is None else header)
+    for row in rows:
+        writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in row.values()])
+    return text.getvalue()
+
+
+def _cell(value: float | None, scale: float) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if scale == 1 else f"{scale * value:.1f}"
+
+
+def _plain(value: Any) -> Any:
+    """Plain values for JSON, which has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _short(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}".removeprefix("0")
