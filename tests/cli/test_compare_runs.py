@@ -147,6 +147,9 @@ def test_commands_take_the_merged_front_like_a_run(compared, tmp_path, capsys):
     assert main(["plot", str(merged)]) == 0
     assert (merged / "figures" / "windows.png").read_bytes() == before
     assert str(merged / "figures" / "windows.png") in capsys.readouterr().out
+    # but there is no search in it to go on with
+    assert main(["run", "--out", str(merged), "--resume"]) == 2
+    assert "merged front of several runs" in capsys.readouterr().err
 
 
 def test_report_of_a_merged_front_says_so(compared, tmp_path):

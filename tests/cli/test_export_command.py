@@ -119,6 +119,19 @@ def test_ensemble(run, front, small_features, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
+def test_an_ensemble_as_the_user_wants_it(run, tmp_path, capsys):
+    target = tmp_path / "vote.safetensors"
+    data = ["--data", run.parent / "data.npz"]
+    assert call(run, "--member", "ensemble", "--members", "2", "--to", target, *data) == 0
+    assert "ensemble of 2 heads" in capsys.readouterr().out
+    assert call(run, "--members", "2", "--to", target, *data) == 2
+    assert "add --member ensemble" in capsys.readouterr().err
+    assert call(run, "--weights", "nope", "--to", target, *data) == 2
+    assert "--weights is for --with-backbone" in capsys.readouterr().err
+    assert call(run, "--to", tmp_path / "x\udcff.onnx", *data) == 2
+    assert "not UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("how", ["default", "greedy"])
 def test_smaller_ensembles(run, front, tmp_path, capsys, how):
     target = tmp_path / "vote.safetensors"

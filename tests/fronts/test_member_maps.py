@@ -212,6 +212,20 @@ def test_files_that_do_not_fit_together(made, tmp_path, change):
         load_member_maps(tmp_path)
 
 
+def test_thumbnails_that_are_no_small_pictures(made, tmp_path):
+    wide = io.BytesIO()
+    Image.new("L", (4000, 4)).save(wide, "JPEG")
+    other = io.BytesIO()
+    Image.new("L", (4, 4)).save(other, "PNG")
+    for content in (b"", b"no picture", made.thumbnails[0][:-80], wide.getvalue(), other.getvalue()):
+        replace(made, thumbnails=(content, *made.thumbnails[1:])).save(tmp_path)
+        with pytest.raises(InputError, match="is damaged"):
+            load_member_maps(tmp_path)
+    replace(made, heat=made.heat[:, :, :0, :0]).save(tmp_path)
+    with pytest.raises(InputError, match="is damaged"):
+        load_member_maps(tmp_path)
+
+
 def test_damaged_files(made, tmp_path):
     content = made.save(tmp_path).read_bytes()
     for damaged in (b"", b"no", content[:-30], content[:400] + b"\0\0\0\0" + content[404:]):

@@ -19,6 +19,7 @@ from sklearn.metrics import confusion_matrix
 
 from moevoprune import FeatureSet, Front, HeadSettings, InputError, PruningProblem, evolve
 from moevoprune.cli.main import main
+from moevoprune.fronts.ensemble_study import study_ensembles
 from moevoprune.fronts.member_maps import MemberMaps
 from moevoprune.fronts.predictions import Predictions
 from moevoprune.fronts.report import page as page_module
@@ -428,6 +429,34 @@ def test_several_runs_have_a_section_each_and_a_merged_front(front, small_featur
     page = Page(write_report([folders[0], _save(units, tmp_path / "three")], tmp_path / "odd.html"))
     assert [view["key"] for view in page.data["views"]] == ["run1", "run2"]
     assert "no merged front" in page.text
+
+
+def test_runs_on_other_data_are_not_merged(front, tmp_path):
+    runs = [_save(front, tmp_path / name) for name in ("one", "two")]
+    for run, digest in zip(runs, ("aa", "bb"), strict=True):
+        (run / "run.json").write_text(json.dumps({"data": {"sha256": digest}}))
+    page = Page(write_report(runs, tmp_path / "both.html"))
+    assert "different data or heads: no merged front" in page.text
+    assert [view["key"] for view in page.data["views"]] == ["run1", "run2"]
+
+
+def test_ensembles_of_another_front_are_left_out(front, run, small_features, tmp_path):
+    study = study_ensembles(front, small_features)
+    study.save(run)
+    assert "features in the union" in Page(write_report([run], tmp_path / "own.html")).text
+    replace(study, n_features=99).save(run)
+    page = Page(write_report([run], tmp_path / "other.html"))
+    assert "features in the union" not in page.text
+    assert "ensembles.json is about another front" in page.text
+
+
+def test_odd_pictures_and_numbers_do_not_matter(run, tmp_path):
+    (run / "figures").mkdir()
+    Image.new("1", (9500, 9500)).save(run / "figures" / "front3d.png")
+    (run / "explanation" / "figures").mkdir(parents=True)
+    Image.new("1", (10, 70_000)).save(run / "explanation" / "figures" / "explain_x.png")
+    (run / "run.json").write_text('{"evaluations": 3, "seconds": 1' + "0" * 400 + "}")
+    assert Page(write_report([run], tmp_path / "report.html")).all("h1")
 
 
 def test_large_fronts_stay_small_pages(tmp_path):

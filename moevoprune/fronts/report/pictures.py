@@ -7,6 +7,8 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from moevoprune.features.decoding import silenced_warnings
+
 __all__ = ["Picture", "data_address", "read_picture"]
 
 _MOST_WIDTH = 1600
@@ -61,7 +63,8 @@ def read_picture(path: Path, alt: str, caption: str, photo: bool = False) -> Pic
         if path.stat().st_size > _MOST_BYTES:
             return None
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
+        # of a size that Pillow warns of, and this function refuses
+        with silenced_warnings(), Image.open(io.BytesIO(content)) as image:
             large = image.width * image.height > _MOST_PIXELS or image.height > _MOST_HEIGHT
             if image.format != "PNG" or large:
                 return None
