@@ -28,7 +28,7 @@ from moevoprune.fronts.ensemble_ways import WINDOWS
 from moevoprune.fronts.ensembles import DEFAULT_HOW, WAYS, Chosen, choose_from
 from moevoprune.fronts.evolve import DIVERGED_TEST_SCORE
 from moevoprune.fronts.front import Front
-from moevoprune.fronts.ood_test import OodTest
+from moevoprune.fronts.ood_scoring import OodTest
 from moevoprune.fronts.predictions import check_present
 from moevoprune.heads.ensemble import HeadEnsemble, Voting, combine, head_is_sound
 from moevoprune.heads.head import TrainedHead

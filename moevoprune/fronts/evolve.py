@@ -12,7 +12,7 @@ import numpy.typing as npt
 from moevoprune.features import FeatureSet
 from moevoprune.features.folds import training_part
 from moevoprune.fronts.front import Axis, Front
-from moevoprune.fronts.ood_test import OodTest
+from moevoprune.fronts.ood_scoring import OodTest
 from moevoprune.fronts.predictions import Predictions, evenly
 from moevoprune.heads.head import TrainedHead
 from moevoprune.search.algorithms import DEFAULT_ALGORITHM
