@@ -30,7 +30,7 @@ from moevoprune.errors import InputError, printable
 from moevoprune.files import remove_leftovers, write_text
 from moevoprune.fronts.comparison import Standing, standing
 from moevoprune.fronts.ensemble_study import study_ensembles
-from moevoprune.fronts.evolve import declare_front
+from moevoprune.fronts.evolve import DIVERGED_TEST_SCORE, declare_front
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.plots import plot_windows, save_figure, save_figures
 from moevoprune.fronts.report import write_report
@@ -137,6 +137,8 @@ def _write_results(
             "the unpruned head is surer of out-of-distribution rows than of yours (AUROC below .5): "
             "--set standardise=false may help"
         )
+    if front.dense_test <= DIVERGED_TEST_SCORE[problem.features.task]:
+        say("the unpruned head has diverged: a lower head.learning_rate helps, e.g. --set learning_rate=0.01")
     if problem.n_diverged:
         say(f"{problem.n_diverged} diverged masks were scored worst: a lower head.learning_rate helps")
     if baselines and len(front) and not result.interrupted:

@@ -384,6 +384,7 @@ def test_a_diverged_final_head_does_not_lose_the_run(small_regression, npz, tmp_
         assert main(arguments) == 0
         captured = capsys.readouterr()
         assert "diverged masks" in captured.out
+        assert "the unpruned head has diverged" in captured.out
         assert captured.err == ""
         rows = list(csv.DictReader((out / "front.csv").read_text().splitlines()))
         assert {float(row[column]) for row in rows} == {worst}
