@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from moevoprune.cli.runs import ensemble_options, load_front, run_features, run_settings
 from moevoprune.errors import InputError
-from moevoprune.fronts.run_folder import folder_name
+from moevoprune.fronts.run_folder import (
+    ENSEMBLES,
+    ENSEMBLES_CSV,
+    FIGURES,
+    WINDOWS_CSV,
+    WINDOWS_FIGURE,
+    folder_name,
+)
 
 if TYPE_CHECKING:
     from moevoprune.fronts.ensembles import Chosen
@@ -75,15 +82,14 @@ def ensemble(arguments: Namespace) -> int:
     settings = run_settings(runs[0])
     odin = {} if settings is None else {"odin_epsilon": settings.problem.odin_epsilon}
     study = study_ensembles(front, features, more, **odin)
-    figures = out / "figures"
-    make_folder(figures)
+    make_folder(out / FIGURES)
     study.save(out)
     say(f"{len(front)} members; chosen by validation rows, scored on {features.n_test} test rows\n")
     say(study.to_text())
     say("\nits best member: test score of the member that is best on the validation rows")
 
-    save_figure(plot_windows(study.windows), figures / "windows.png")
-    say(f"\nwritten to {out}: ensembles.csv, windows.csv, ensembles.json, figures/windows.png")
+    save_figure(plot_windows(study.windows), out / WINDOWS_FIGURE)
+    say(f"\nwritten to {out}: {ENSEMBLES_CSV}, {WINDOWS_CSV}, {ENSEMBLES}, {WINDOWS_FIGURE}")
     return 0
 
 

@@ -11,8 +11,6 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from moevoprune.cli.building import (
     INTERRUPTED,
     Voice,
@@ -157,8 +155,7 @@ def _write_results(
 def _remove_outdated(out: Path, front: Front) -> None:
     """Remove what was measured on an earlier front of the folder, e.g. on that of an interrupted run."""
     with suppress(InputError):
-        earlier = Front.load(out)
-        if np.array_equal(earlier.masks, front.masks) and np.array_equal(earlier.F, front.F):
+        if Front.load(out).fingerprint == front.fingerprint:
             return
     for name in MEASURED:
         (out / name).unlink(missing_ok=True)

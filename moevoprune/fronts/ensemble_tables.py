@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from moevoprune.errors import InputError
 from moevoprune.files import write_text
+from moevoprune.fronts.run_folder import ENSEMBLES, ENSEMBLES_CSV, WINDOWS_CSV
+from moevoprune.fronts.tables import aligned, csv_text
+from moevoprune.fronts.wording import short_number
 
 __all__ = [
     "BEST_MEMBER",
-    "CSV_FILE",
     "DENSE",
-    "JSON_FILE",
     "KNEE_MEMBER",
-    "WINDOWS_FILE",
     "EnsembleRow",
     "EnsembleStudy",
     "WindowResult",
     "load_study",
 ]
 
-CSV_FILE, WINDOWS_FILE, JSON_FILE = "ensembles.csv", "windows.csv", "ensembles.json"
 BEST_MEMBER, KNEE_MEMBER, DENSE = "best member", "knee member", "dense head"
 
 _FORMAT = 1
@@ -167,8 +163,8 @@ class EnsembleStudy:
         plural = "" if ensemble.members == 1 else "s"
         return (
             f"an ensemble of {ensemble.members} member{plural}, {ensemble.union_features:,} of "
-            f"{self.n_features:,} features together: test {metric} {_short(ensemble.test)}; its best member "
-            f"{_short(ensemble.best_member_test)}, the dense head {_short(dense.test)}"
+            f"{self.n_features:,} features together: test {metric} {short_number(ensemble.test)}; its best member "
+            f"{short_number(ensemble.best_member_test)}, the dense head {short_number(dense.test)}"
         )
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -184,11 +180,13 @@ class EnsembleStudy:
 
     def to_csv(self) -> str:
         """Return :meth:`to_rows` as CSV text, numbers to six digits after the point."""
-        return _csv(self.to_rows())
+        rows = self.to_rows()
+        return csv_text(rows[0], (row.values() for row in rows))
 
     def windows_to_csv(self) -> str:
         """Return the windows as CSV text, numbers to six digits after the point; NaN is an empty cell."""
-        return _csv([_plain(asdict(window)) for window in self.windows], [f.name for f in fields(WindowResult)])
+        rows = (_plain(asdict(window)).values() for window in self.windows)
+        return csv_text((field.name for field in fields(WindowResult)), rows)
 
     def to_markdown(self) -> str:
         """Return the table for people: members, features, and scores on the test rows in per cent."""
@@ -198,16 +196,7 @@ class EnsembleStudy:
 
     def to_text(self) -> str:
         """Return the same table for a terminal."""
-        cells = self._cells()
-        widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-        lines = []
-        for line in cells:
-            padded = [
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ]
-            lines.append("  ".join(padded).rstrip())
-        return "\n".join(lines)
+        return "\n".join(aligned(self._cells(), left=2))
 
     def _cells(self) -> list[list[str]]:
         """Header and rows of the table for people."""
@@ -244,9 +233,9 @@ class EnsembleStudy:
         """
         folder = Path(folder)
         contents = {
-            CSV_FILE: self.to_csv(),
-            WINDOWS_FILE: self.windows_to_csv(),
-            JSON_FILE: self.to_json(),
+            ENSEMBLES_CSV: self.to_csv(),
+            WINDOWS_CSV: self.windows_to_csv(),
+            ENSEMBLES: self.to_json(),
         }
         for name, text in contents.items():
             write_text(folder / name, text)
@@ -263,7 +252,7 @@ def load_study(folder: str | Path) -> EnsembleStudy:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    path = Path(folder) / JSON_FILE
+    path = Path(folder) / ENSEMBLES
     again = "write it again with moevoprune ensemble"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -290,15 +279,6 @@ def _column(name: str, metric: str) -> str:
     )
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], header: Sequence[str] | None = None) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0] if header is None else header)
-    for row in rows:
-        writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in row.values()])
-    return text.getvalue()
-
-
 def _cell(value: float | None, scale: float) -> str:
     if value is None:
         return ""
@@ -312,7 +292,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _short(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}".removeprefix("0")
