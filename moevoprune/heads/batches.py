@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["BatchPlan", "Step", "epoch_order", "n_steps"]
 
-_CACHE_LIMIT_BYTES = 128 * 2**20
+_CACHE_LIMIT_BYTES = 64 * 2**20
 
 
 def n_steps(n_rows: int, batch_size: int) -> int:
@@ -32,7 +32,8 @@ def epoch_order(n_rows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 class Step:
     """Rows of several heads that are worked on side by side: one mini-batch of each.
 
-    Where a head's batch is shorter than the others', the surplus places repeat a row with weight 0.
+    The heads are those of one or more individuals, fold after fold and individual after individual. Where a
+    head's batch is shorter than the others', the surplus places repeat a row with weight 0.
 
     Attributes
     ----------
@@ -40,47 +41,63 @@ class Step:
         (heads, batch).
     rows
         Row numbers in the training part, shape (heads * batch,).
+    stacked_rows
+        The same in a stack of all rows for every individual, shape (heads * batch,).
     head_rows
         The same in a stack of all rows for every head, shape (heads * batch,).
     targets
-        Targets of the rows (one-hot for classes), shape (heads, batch, outputs).
+        Targets of the rows (one-hot for classes), shape (heads, outputs, batch).
+    scale
+        What a row's gradient counts: 1 / batch, or 1 where ``weight`` says it for each row.
     weight
-        1 / batch length for real rows and 0 for surplus ones, shape (heads, batch, 1).
+        Where heads have batches of different lengths, 1 / batch length for real rows and 0 for surplus ones, shape
+        (heads, 1, batch); else None.
     real
         1 for real rows and 0 for surplus ones, shape (heads, batch).
     """
 
     shape: tuple[int, int]
     rows: Tensor
+    stacked_rows: Tensor
     head_rows: Tensor
     targets: Tensor
-    weight: Tensor
+    scale: float
+    weight: Tensor | None
     real: Tensor
 
     @classmethod
-    def side_by_side(cls, batches: Sequence[npt.NDArray[np.int64]], targets: Tensor) -> Step:
+    def side_by_side(
+        cls, batches: Sequence[npt.NDArray[np.int64]], targets: Tensor, n_individuals: int = 1
+    ) -> Step:
         """Put one batch of row numbers per head together.
 
         Parameters
         ----------
         batches
-            One array of row numbers per head, each of at least one row.
+            One array of row numbers per fold, each of at least one row.
         targets
             Targets of all rows, shape (rows, outputs); gives device and precision.
+        n_individuals
+            Individuals that take the step on these folds.
         """
         width = max(len(batch) for batch in batches)
-        shape = (len(batches), width)
         rows = np.stack([np.resize(batch, width) for batch in batches])
-        real = np.stack([np.arange(width) < len(batch) for batch in batches])
-        length = np.array([[len(batch)] for batch in batches])
-        offset = np.arange(len(batches))[:, None] * len(targets)
-        flat = torch.from_numpy(rows.ravel()).to(targets.device)
+        real = np.tile([np.arange(width) < len(batch) for batch in batches], (n_individuals, 1))
+        length = np.tile([[len(batch)] for batch in batches], (n_individuals, 1))
+        equal = bool((length == width).all())
+        numbers = _row_numbers(rows[None], len(targets), n_individuals)
+        plain, stacked, of_heads = (torch.from_numpy(part[0]).to(targets.device) for part in numbers)
         return cls(
-            shape=shape,
-            rows=flat,
-            head_rows=torch.from_numpy((rows + offset).ravel()).to(targets.device),
-            targets=targets.index_select(0, flat).view(*shape, targets.shape[1]),
-            weight=torch.from_numpy(real / length)[..., None].to(targets),
+            shape=(len(real), width),
+            rows=plain,
+            stacked_rows=stacked,
+            head_rows=of_heads,
+            targets=targets.index_select(0, plain)
+            .view(len(real), width, targets.shape[1])
+            .transpose(1, 2)
+            .contiguous(),
+            scale=1.0 / width if equal else 1.0,
+            weight=None if equal else torch.from_numpy(real / length)[:, None].to(targets),
             real=torch.from_numpy(real).to(targets),
         )
 
@@ -91,13 +108,15 @@ class BatchPlan:
     Parameters
     ----------
     row_sets
-        For each head, the numbers of its training rows; all must give the same number of steps per epoch.
+        For each fold, the numbers of its training rows; all must give the same number of steps per epoch.
     targets
         Targets of all rows, shape (rows, outputs).
     batch_size
         Rows per step.
     seed
         Seed of the row order.
+    n_individuals
+        Individuals that are trained side by side on these folds.
     """
 
     def __init__(
@@ -106,6 +125,7 @@ class BatchPlan:
         targets: Tensor,
         batch_size: int,
         seed: int,
+        n_individuals: int = 1,
     ) -> None:
         counts = {n_steps(len(rows), batch_size) for rows in row_sets}
         if len(counts) != 1:
@@ -115,9 +135,15 @@ class BatchPlan:
         self._targets = targets
         self._batch_size = batch_size
         self._seed = seed
+        self._n_individuals = n_individuals
         self._cache: dict[int, list[Step]] = {}
-        per_row = 16 + (targets.shape[1] + 2) * targets.element_size()
-        self._epoch_bytes = per_row * sum(len(rows) for rows in self._row_sets)
+        per_row = 24 + (targets.shape[1] + 2) * targets.element_size()
+        self._epoch_bytes = per_row * n_individuals * sum(len(rows) for rows in self._row_sets)
+
+    @property
+    def row_sets(self) -> list[npt.NDArray[np.int64]]:
+        """For each fold, the numbers of its training rows."""
+        return self._row_sets
 
     def epoch(self, epoch: int) -> list[Step]:
         """Mini-batches of one epoch, counted from 0."""
@@ -135,20 +161,41 @@ class BatchPlan:
         full = np.stack([order[:n_full] for order in orders]).reshape(
             len(orders), self.n_steps - 1, self._batch_size
         )
-        last = Step.side_by_side([order[n_full:] for order in orders], self._targets)
+        last = Step.side_by_side([order[n_full:] for order in orders], self._targets, self._n_individuals)
         return [*self._full_steps(np.ascontiguousarray(full.swapaxes(0, 1))), last]
 
     def _full_steps(self, rows: npt.NDArray[np.int64]) -> list[Step]:
-        """Steps without surplus places; rows of shape (steps, heads, batch)."""
-        n_steps, n_heads, width = rows.shape
-        targets = self._targets
-        offset = np.arange(n_heads)[:, None] * len(targets)
-        flat = torch.from_numpy(rows.reshape(n_steps, n_heads * width)).to(targets.device)
-        head_flat = torch.from_numpy((rows + offset).reshape(n_steps, n_heads * width)).to(targets.device)
-        chosen = targets.index_select(0, flat.flatten()).view(n_steps, n_heads, width, targets.shape[1])
+        """Steps without surplus places; rows of shape (steps, folds, batch)."""
+        n_steps, n_folds, width = rows.shape
+        targets, n_heads = self._targets, n_folds * self._n_individuals
+        numbers = _row_numbers(rows, len(targets), self._n_individuals)
+        plain, stacked, of_heads = (torch.from_numpy(part).to(targets.device) for part in numbers)
+        chosen = targets.index_select(0, plain.flatten()).view(n_steps, n_heads, width, targets.shape[1])
         real = targets.new_ones(n_heads, width)
-        weight = targets.new_full((n_heads, width, 1), 1.0 / width)
         return [
-            Step((n_heads, width), *parts, weight, real)
-            for parts in zip(flat.unbind(), head_flat.unbind(), chosen.unbind(), strict=True)
+            Step((n_heads, width), *parts, 1.0 / width, None, real)
+            for parts in zip(
+                plain.unbind(),
+                stacked.unbind(),
+                of_heads.unbind(),
+                chosen.transpose(2, 3).contiguous().unbind(),
+                strict=True,
+            )
         ]
+
+
+def _row_numbers(
+    rows: npt.NDArray[np.int64], n_rows: int, n_individuals: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows (steps, folds, batch) as numbers in the part, in a stack of parts, and in one part per head.
+
+    Each of shape (steps, individuals * folds * batch).
+    """
+    n_steps, n_folds, _ = rows.shape
+    individual = np.arange(n_individuals)[:, None, None]
+    fold = np.arange(n_folds)[:, None]
+    plain = np.repeat(rows[:, None], n_individuals, axis=1)
+    stacked = plain + individual * n_rows
+    of_heads = plain + (individual * n_folds + fold) * n_rows
+    flat = n_steps, n_individuals * n_folds * rows.shape[2]
+    return plain.reshape(flat), stacked.reshape(flat), of_heads.reshape(flat)

@@ -1,9 +1,11 @@
-"""The population trainer: trains every masked head of a batch of individuals, on every fold, at once."""
+"""The population trainer: trains every masked head of a batch of individuals, on every fold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import numpy as np
@@ -14,115 +16,42 @@ from torch import Tensor
 from moevoprune.device import reproducible, resolve_device
 from moevoprune.heads.batches import BatchPlan, Step, n_steps
 from moevoprune.heads.encodings import HeadMask, HeadShape
-from moevoprune.heads.layers import DenseLayer, DualLayer, FirstLayer, GatheredLayer
+from moevoprune.heads.gram import GramMatrices
+from moevoprune.heads.layers import DenseLayer, DualLayer, FirstLayer, GatheredLayer, GatheredWeights, padded_width
+from moevoprune.heads.row_sources import RowSource
 from moevoprune.heads.settings import HeadSettings
+from moevoprune.heads.stack import HeadStack, StackArrays
 from moevoprune.heads.start import StartWeights
 from moevoprune.heads.stopping import EarlyStop, monitor_split
+from moevoprune.heads.streaming import StreamedLayer, StreamedRows, fit_streaming, groups_that_fit
+from moevoprune.heads.training import HeadsInTraining, StepLoss
+from moevoprune.heads.workers import WorkerPool
 
 __all__ = ["TRAINER_VERSION", "Form", "HeadStack", "PopulationTrainer"]
 
 # part of a fitness's identity: raise it with any change that alters trained weights
-TRAINER_VERSION = 1
+TRAINER_VERSION = 2
 
 Form = Literal["auto", "dual", "gathered"]
 Rows = npt.NDArray[np.int64]
+Kept = tuple[npt.NDArray[np.bool_], ...]
+Task = tuple[list[HeadMask], list[Rows]]
+Recipe = tuple[npt.NDArray[np.floating], npt.NDArray[np.generic], HeadShape, HeadSettings, int, torch.dtype, Form]
 
 # constants of the cost model, in the time of one multiply-add of a matrix product: one element read,
 # changed and written in a plain pass over an array costs about as much as this many
 _PASS_COST = 9.0
 # the Gram matrix must fit comfortably on every device, and the choice must not depend on free memory
 _LARGEST_GRAM_BYTES = 2**30
-
-
-@dataclass(frozen=True, eq=False)
-class HeadStack:
-    """Trained heads of one individual, one per row set, physically small.
-
-    Attributes
-    ----------
-    mask
-        What the heads keep.
-    weights
-        For each layer, shape (heads, kept inputs, kept units).
-    biases
-        For each layer, shape (heads, kept units), or None.
-    train_loss
-        Mean training loss over the last epoch trained, shape (heads,).
-    epochs
-        Epochs trained, shape (heads,).
-    """
-
-    mask: HeadMask
-    weights: tuple[Tensor, ...]
-    biases: tuple[Tensor | None, ...]
-    train_loss: npt.NDArray[np.float64]
-    epochs: npt.NDArray[np.int64]
-
-    @property
-    def diverged(self) -> npt.NDArray[np.bool_]:
-        """Whether a head's training loss or weights are not finite, shape (heads,)."""
-        finite = np.isfinite(self.train_loss)
-        for tensor in (*self.weights, *(b for b in self.biases if b is not None)):
-            finite &= tensor.flatten(1).isfinite().all(1).cpu().numpy()
-        diverged: npt.NDArray[np.bool_] = ~finite
-        return diverged
-
-    def to(self, dtype: torch.dtype) -> HeadStack:
-        """Return the same heads in another number format, e.g. to compute more exactly with them."""
-        return replace(
-            self,
-            weights=tuple(weight.to(dtype) for weight in self.weights),
-            biases=tuple(None if bias is None else bias.to(dtype) for bias in self.biases),
-        )
-
-    def forward(self, inputs: Tensor, head: int) -> tuple[Tensor, Tensor]:
-        """Outputs and last hidden representation of one head.
-
-        Parameters
-        ----------
-        inputs
-            Prepared features restricted to ``mask.inputs``, shape (rows, kept inputs).
-        head
-            Which head.
-
-        Returns
-        -------
-        outputs, hidden
-            Shapes (rows, outputs) and (rows, kept units); a head without hidden layers returns its outputs
-            twice.
-        """
-        values = inputs
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = values
-            values = values @ weight[head]
-            if bias is not None:
-                values = values + bias[head]
-            if layer < len(self.weights) - 1:
-                values = values.clamp_min(0.0)
-        return values, hidden if len(self.weights) > 1 else values
-
-    def outputs_of_all(self, inputs: Tensor) -> Tensor:
-        """Outputs of every head on the same rows.
-
-        Parameters
-        ----------
-        inputs
-            Prepared features restricted to ``mask.inputs``, shape (rows, kept inputs).
-
-        Returns
-        -------
-        Tensor, shape (heads, rows, outputs)
-        """
-        n_heads, n_inputs, units = self.weights[0].shape
-        # the first layers side by side are one product, which is faster than one for each
-        side_by_side = self.weights[0].transpose(0, 1).reshape(n_inputs, n_heads * units)
-        values = (inputs @ side_by_side).view(len(inputs), n_heads, units).transpose(0, 1)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if layer > 0:
-                values = values.clamp_min(0.0) @ weight
-            if bias is not None:
-                values = values + bias[:, None]
-        return values
+# heads are trained side by side while their changing weights fit into a core's share of the cache; beyond some
+# number of them nothing is gained any more
+_STACK_BYTES = 4 * 2**20
+_MOST_HEADS = 12
+# individuals that are looked at together to find those of equal size; bounds the heads kept in memory
+_WINDOW = 64
+_MOST_PLANS = 16
+# with several processes, each gets at least this many groups of individuals, so that none waits long for another
+_TASKS_PER_JOB = 4
 
 
 class PopulationTrainer:
@@ -134,7 +63,8 @@ class PopulationTrainer:
     Parameters
     ----------
     features
-        Prepared (standardised where asked for) features of the training part, shape (rows, features).
+        Prepared (standardised where asked for) features of the training part, shape (rows, features); or where to
+        read them, batch by batch. Heads are then trained in the gathered form, to the same bits.
     targets
         Class labels, shape (rows,), integers; or prepared regression targets, shape (rows, outputs), floats.
     shape
@@ -151,11 +81,13 @@ class PopulationTrainer:
         ``"auto"`` chooses per individual, by cost, between the exact ``"dual"`` form of the first layer and the
         ``"gathered"`` one (ordinary weights of the active columns). Weight decay, Adam and single-connection
         masks have no dual form here and are always gathered.
+    jobs
+        Processes that train heads side by side; changes nothing but time.
     """
 
     def __init__(
         self,
-        features: npt.NDArray[np.floating],
+        features: npt.NDArray[np.floating] | RowSource,
         targets: npt.NDArray[np.generic],
         shape: HeadShape,
         settings: HeadSettings,
@@ -163,26 +95,40 @@ class PopulationTrainer:
         device: str = "auto",
         dtype: torch.dtype = torch.float32,
         form: Form = "auto",
+        jobs: int = 1,
     ) -> None:
+        self._pool: WorkerPool[Task, list[StackArrays]] | None = None
         self.shape = shape
         self.settings = settings
         self.device = resolve_device(device)
         self.dtype = dtype
         self.form = form
+        self.jobs = jobs
         self._seed = seed
         self._start = StartWeights(shape, settings, seed)
-        self.features = torch.tensor(features, dtype=dtype, device=self.device)
+        self.source = None if isinstance(features, np.ndarray) else features
+        # of rows that are read when they are needed, none is here
+        held = features if isinstance(features, np.ndarray) else np.empty((0, features.shape[1]))
+        self._all_targets = targets
+        targets = targets if self.source is None else targets[:0]
+        self.features = torch.tensor(held, dtype=dtype, device=self.device)
         self.is_classification = np.issubdtype(targets.dtype, np.integer)
         if self.is_classification:
             labels = torch.tensor(targets, dtype=torch.int64, device=self.device)
-            self._labels: npt.NDArray[np.generic] | None = targets
+            self._labels: npt.NDArray[np.generic] | None = self._all_targets
             self._targets = torch.nn.functional.one_hot(labels, shape.n_outputs).to(dtype)
         else:
             self._labels = None
             self._targets = torch.tensor(targets, dtype=dtype, device=self.device)
-        self._plans: dict[tuple[bytes, ...], BatchPlan] = {}
+        self._raw_targets = targets
+        self._grams = GramMatrices(self.features)
+        self._plans: OrderedDict[tuple[object, ...], BatchPlan] = OrderedDict()
         self._known_rates: dict[int, list[float]] = {}
-        self._whole_gram: Tensor | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the training part."""
+        return len(self._all_targets)
 
     def fit(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> Iterator[HeadStack]:
         """Train one head per mask and row set.
@@ -197,24 +143,55 @@ class PopulationTrainer:
         Yields
         ------
         HeadStack
-            Per mask, in order, as soon as it is trained; its heads follow ``row_sets``.
+            Per mask, in order, as soon as it and those before it are trained; its heads follow ``row_sets``.
         """
-        groups = self._fold_groups(row_sets)
-        # One individual at a time keeps all its folds' weights in the cache of a CPU core, and makes
-        # independence from the rest of the batch true by construction.
-        for mask in masks:
-            with reproducible(self.device):
-                stack = self._fit_individual(mask, row_sets, groups)
-            yield stack
+        for start in range(0, len(masks), _WINDOW):
+            window = masks[start : start + _WINDOW]
+            done: dict[int, HeadStack] = {}
+            following = 0
+            for numbers, stacks in self._trained(window, row_sets):
+                done.update(zip(numbers, stacks, strict=True))
+                while following in done:
+                    yield done.pop(following)
+                    following += 1
+
+    def close(self) -> None:
+        """End the worker processes, if there are any; they start again when they are needed."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _trained(
+        self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]
+    ) -> Iterator[tuple[list[int], list[HeadStack]]]:
+        """Groups of masks, by their numbers, with their heads, in the order in which they are done."""
+        groups = self._groups(masks, row_sets)
+        if self.jobs == 1 or len(groups) == 1 or self.device.type != "cpu":
+            for numbers in groups:
+                yield numbers, self._fit_group([masks[number] for number in numbers], row_sets)
+            return
+        if self._pool is None:
+            # on CPU a view, no copy
+            features = self.features.numpy()
+            recipe = features, self._raw_targets, self.shape, self.settings, self._seed, self.dtype, self.form
+            self._pool = WorkerPool(self.jobs - 1, partial(_make_worker, recipe))
+        # what takes longest goes first, so that nobody is left with much to do at the end
+        groups.sort(key=lambda numbers: -sum(len(masks[number].inputs) for number in numbers))
+        tasks = [([masks[number] for number in numbers], list(row_sets)) for numbers in groups]
+        for number, stacks in self._pool.map(tasks, partial(_as_arrays, self)):
+            trained = zip(groups[number], stacks, strict=True)
+            yield groups[number], [HeadStack.from_arrays(masks[mask], arrays) for mask, arrays in trained]
 
     def chosen_form(self, mask: HeadMask, n_heads: int, rows_per_head: int) -> Literal["dual", "gathered"]:
         """Cheaper exact form for a mask; a function of the mask and the settings alone."""
         settings = self.settings
         if settings.optimiser != "sgd" or settings.weight_decay or mask.connections is not None:
             return "gathered"
+        if self.source is not None:
+            return "gathered"
         if self.form != "auto":
             return self.form
-        n_rows, n_active = self.features.shape[0], len(mask.inputs)
+        n_rows, n_active = self.n_rows, len(mask.inputs)
         if n_rows**2 * 8 > _LARGEST_GRAM_BYTES:
             return "gathered"
         units = len(mask.hidden[0]) if mask.hidden else self.shape.n_outputs
@@ -223,59 +200,223 @@ class PopulationTrainer:
         gathered = steps * n_active * units * (2 * batch + 2 * _PASS_COST)
         dual = steps * n_rows * units * (batch + _PASS_COST) + (n_heads + 1) * n_active * n_rows * units
         if n_active < self.shape.n_features:
-            dual += n_rows**2 * n_active
+            dual += n_rows**2 * min(n_active, self.shape.n_features - n_active) / 2
         return "dual" if dual < gathered else "gathered"
 
-    def _fold_groups(self, row_sets: Sequence[Rows]) -> list[_FoldGroup]:
+    def _groups(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[list[int]]:
+        """Numbers of the masks that are trained side by side: those of equal padded size, a few at a time."""
+        if self.source is not None:
+            return self._streamed_groups(masks, row_sets)
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for number, mask in enumerate(masks):
+            alike.setdefault(self._size(mask, row_sets), []).append(number)
+        groups = []
+        share = -(-len(masks) // (_TASKS_PER_JOB * self.jobs)) if self.jobs > 1 else len(masks)
+        for numbers in alike.values():
+            together = max(self._heads_together(masks[numbers[0]], row_sets) // len(row_sets), 1)
+            together = min(together, share)
+            groups += [numbers[start : start + together] for start in range(0, len(numbers), together)]
+        return sorted(groups)
+
+    def _streamed_groups(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[list[int]]:
+        """Numbers of the masks that are trained on rows read once for all: as many as fit in memory."""
+        alike: dict[int, list[int]] = {}
+        for number, mask in enumerate(masks):
+            # the same folds share their steps
+            folds_together = min(self._heads_together(mask, row_sets), len(row_sets))
+            alike.setdefault(folds_together, []).append(number)
+        most = -(-len(masks) // self.jobs)
+        return [
+            group
+            for numbers in alike.values()
+            for group in groups_that_fit(numbers, masks, self.shape.n_outputs, len(row_sets), self.dtype, most)
+        ]
+
+    def _form(self, mask: HeadMask, row_sets: Sequence[Rows]) -> Literal["dual", "gathered"]:
+        return self.chosen_form(mask, len(row_sets), max(len(rows) for rows in row_sets))
+
+    def _size(self, mask: HeadMask, row_sets: Sequence[Rows]) -> tuple[object, ...]:
+        """What must be equal for heads to be stacked: form and padded widths."""
+        form = self._form(mask, row_sets)
+        everything = len(mask.inputs) == self.shape.n_features
+        bias = self.settings.bias or not mask.hidden
+        inputs = padded_width(len(mask.inputs) + bias) if form == "gathered" else 0
+        hidden = tuple(padded_width(len(units)) for units in mask.hidden)
+        return form, everything, inputs, hidden, mask.connections is None
+
+    def _heads_together(self, mask: HeadMask, row_sets: Sequence[Rows]) -> int:
+        """Heads whose first layers fit into the cache, at least 1."""
+        length = self.n_rows if self._form(mask, row_sets) == "dual" else len(mask.inputs)
+        units = len(mask.hidden[0]) if mask.hidden else self.shape.n_outputs
+        with_momentum = 2 * self._targets.element_size() * length * units
+        return min(max(_STACK_BYTES // max(with_momentum, 1), 1), _MOST_HEADS)
+
+    def _fold_groups(self, row_sets: Sequence[Rows], together: int, n_individuals: int) -> list[_FoldGroup]:
         """Folds that take the same number of steps per epoch can share every step."""
         split = [self._training_rows(rows) for rows in row_sets]
         by_steps: dict[int, list[int]] = {}
         for fold, (rows, _) in enumerate(split):
             by_steps.setdefault(n_steps(len(rows), self.settings.batch_size), []).append(fold)
-        return [
-            _FoldGroup(folds, self._plan([split[fold][0] for fold in folds]), [split[fold][1] for fold in folds])
-            for folds in by_steps.values()
-        ]
+        groups = []
+        for all_folds in by_steps.values():
+            for start in range(0, len(all_folds), together):
+                folds = all_folds[start : start + together]
+                plan = self._plan([split[fold][0] for fold in folds], n_individuals)
+                groups.append(_FoldGroup(folds, plan, [split[fold][1] for fold in folds]))
+        return groups
 
     def _training_rows(self, rows: Rows) -> tuple[Rows, Rows]:
         if self.settings.early_stop == "validation":
             return monitor_split(rows, self._labels, self._seed)
         return rows, rows[:0]
 
-    def _plan(self, row_sets: list[Rows]) -> BatchPlan:
-        key = tuple(rows.tobytes() for rows in row_sets)
+    def _plan(self, row_sets: list[Rows], n_individuals: int) -> BatchPlan:
+        key = (n_individuals, *(rows.tobytes() for rows in row_sets))
         if key not in self._plans:
-            self._plans[key] = BatchPlan(row_sets, self._targets, self.settings.batch_size, self._seed)
+            self._plans[key] = BatchPlan(
+                row_sets, self._targets, self.settings.batch_size, self._seed, n_individuals
+            )
+            while len(self._plans) > _MOST_PLANS:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
         return self._plans[key]
 
-    def _fit_individual(self, mask: HeadMask, row_sets: Sequence[Rows], groups: list[_FoldGroup]) -> HeadStack:
-        rows_per_head = max(len(rows) for rows in row_sets)
-        form = self.chosen_form(mask, len(row_sets), rows_per_head)
-        inputs = torch.from_numpy(mask.inputs).to(self.device)
-        everything = len(mask.inputs) == self.shape.n_features
-        columns = self.features if everything else self.features.index_select(1, inputs)
+    def _fit_group(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[HeadStack]:
+        """Train individuals of equal padded size."""
+        with reproducible(self.device):
+            return self._train_group(masks, row_sets)
+
+    def _train_group(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[HeadStack]:
+        if self.source is not None:
+            return self._stream_group(self.source, masks, row_sets)
+        dual = self._form(masks[0], row_sets) == "dual"
+        everything = len(masks[0].inputs) == self.shape.n_features
+        numbers = [torch.from_numpy(mask.inputs).to(self.device) for mask in masks]
+        columns = [self.features if everything else self.features.index_select(1, inputs) for inputs in numbers]
         gram = None
-        if form == "dual":
-            gram = self._gram_of_everything() if everything else columns @ columns.T
-        start = [
-            torch.tensor(weights, dtype=self.dtype, device=self.device) for weights in self._start.weights(mask)
+        if dual:
+            grams = [self._grams.whole] if everything else list(map(self._grams.of, columns, numbers))
+            gram = torch.cat(grams) if len(grams) > 1 else grams[0]
+            if self.settings.bias or not masks[0].hidden:
+                gram = gram + 1.0
+        starts = [self._starts(mask) for mask in masks]
+        parts: list[list[_Trained]] = [[] for _ in masks]
+        folds: list[int] = []
+        together = max(self._heads_together(masks[0], row_sets) // len(masks), 1)
+        for group in self._fold_groups(row_sets, together, len(masks)):
+            heads = self._heads(masks, columns, gram, starts, len(group.folds))
+            stop = self._train(heads, group, len(masks))
+            folds += group.folds
+            for individual, trained in enumerate(parts):
+                place = slice(individual * len(group.folds), (individual + 1) * len(group.folds))
+                trained.append(_Trained(*heads.weights(individual), stop.train_loss[place], stop.epochs[place]))
+        order = np.argsort(folds)
+        return [_merge(mask, trained, order) for mask, trained in zip(masks, parts, strict=True)]
+
+    def _stream_group(
+        self, source: RowSource, masks: Sequence[HeadMask], row_sets: Sequence[Rows]
+    ) -> list[HeadStack]:
+        """Train individuals on rows that are read batch by batch, once for all of them."""
+        settings = self.settings
+        parts: list[list[_Trained]] = [[] for _ in masks]
+        folds: list[int] = []
+        for group in self._fold_groups(row_sets, self._heads_together(masks[0], row_sets), 1):
+            rows = StreamedRows(
+                source,
+                self._all_targets,
+                self.shape.n_outputs,
+                group.plan.row_sets,
+                group.monitor_rows,
+                settings.batch_size,
+                self._seed,
+                self.device,
+                self.dtype,
+            )
+            heads = [self._heads([mask], [], None, [self._starts(mask)], len(group.folds)) for mask in masks]
+            stops = fit_streaming(rows, heads, settings, self._rates(rows.n_steps))
+            folds += group.folds
+            for trained, of_mask, stop in zip(parts, heads, stops, strict=True):
+                trained.append(_Trained(*of_mask.weights(0), stop.train_loss, stop.epochs))
+        order = np.argsort(folds)
+        return [_merge(mask, trained, order) for mask, trained in zip(masks, parts, strict=True)]
+
+    def _starts(self, mask: HeadMask) -> list[Tensor]:
+        return [torch.tensor(layer, dtype=self.dtype, device=self.device) for layer in self._start.weights(mask)]
+
+    def _heads(
+        self,
+        masks: Sequence[HeadMask],
+        columns: list[Tensor],
+        gram: Tensor | None,
+        starts: list[list[Tensor]],
+        n_folds: int,
+    ) -> HeadsInTraining:
+        settings = self.settings
+        n_layers = len(starts[0])
+        has_bias = [settings.bias] * (n_layers - 1) + [True]
+        connections: list[list[Tensor] | None] = [None] * n_layers
+        for layer in range(len(masks[0].connections or ())):
+            connections[layer] = [
+                torch.tensor(cast("Kept", mask.connections)[layer], dtype=self.dtype, device=self.device)
+                for mask in masks
+            ]
+        by_layer = list(zip(*starts, strict=True))
+        first: FirstLayer
+        if gram is not None:
+            first = DualLayer(columns, gram, by_layer[0], n_folds, has_bias[0], settings, n_layers == 1)
+        elif not columns:
+            weights = GatheredWeights(by_layer[0], n_folds, has_bias[0], settings, n_layers == 1, connections[0])
+            inputs = torch.from_numpy(masks[0].inputs).to(self.device)
+            first = StreamedLayer(weights, inputs, self.shape.n_features, has_bias[0])
+        else:
+            distinct = columns[:1] if all(part is columns[0] for part in columns) else columns
+            first = GatheredLayer(
+                distinct, by_layer[0], n_folds, has_bias[0], settings, n_layers == 1, connections[0]
+            )
+        upper = [
+            DenseLayer(
+                by_layer[layer], n_folds, has_bias[layer], settings, layer == n_layers - 1, connections[layer]
+            )
+            for layer in range(1, n_layers)
         ]
-        parts = []
-        for group in groups:
-            heads = _Heads(self, mask, columns, gram, start, len(group.folds))
-            parts.append(heads.train(group.plan, group.monitor_rows))
-        order = np.argsort(np.concatenate([np.array(group.folds) for group in groups]))
-        return _merge(mask, parts, order)
+        return HeadsInTraining(first, upper, self.is_classification)
+
+    def _train(self, heads: HeadsInTraining, group: _FoldGroup, n_individuals: int) -> EarlyStop:
+        """Run the epochs; the heads are left with the weights that early stopping says to keep."""
+        settings, plan = self.settings, group.plan
+        rates = self._rates(plan.n_steps)
+        stop = EarlyStop(settings, len(group.folds) * n_individuals, heads.states)
+        monitor = None
+        if settings.early_stop == "validation":
+            monitor = Step.side_by_side(group.monitor_rows, self._targets, n_individuals)
+        for epoch in range(settings.epochs):
+            # the running loss is wanted by early stopping, and as a figure of the last epoch
+            track = settings.early_stop != "none" or epoch == settings.epochs - 1
+            losses: list[StepLoss] | None = [] if track else None
+            for number, step in enumerate(plan.epoch(epoch)):
+                heads.step(step, rates[epoch * plan.n_steps + number], losses)
+            if losses is not None:
+                loss = heads.mean_loss(losses)
+                if stop.update(epoch, loss, loss if monitor is None else heads.loss(monitor)):
+                    break
+        stop.restore()
+        return stop
 
     def _rates(self, n_steps: int) -> list[float]:
         if n_steps not in self._known_rates:
             self._known_rates[n_steps] = self.settings.learning_rates(n_steps)
         return self._known_rates[n_steps]
 
-    def _gram_of_everything(self) -> Tensor:
-        if self._whole_gram is None:
-            self._whole_gram = self.features @ self.features.T
-        return self._whole_gram
+
+def _make_worker(recipe: Recipe) -> Callable[[Task], list[StackArrays]]:
+    """Make what trains groups in a worker process."""
+    features, targets, shape, settings, seed, dtype, form = recipe
+    trainer = PopulationTrainer(features, targets, shape, settings, seed, "cpu", dtype, form)
+    return partial(_as_arrays, trainer)
+
+
+def _as_arrays(trainer: PopulationTrainer, task: Task) -> list[StackArrays]:
+    return [stack.to_arrays() for stack in trainer._fit_group(*task)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,113 +434,6 @@ class _Trained:
     biases: list[Tensor | None]
     train_loss: npt.NDArray[np.float64]
     epochs: npt.NDArray[np.int64]
-
-
-class _Heads:
-    """Heads of one individual on folds that share their steps, while they train.
-
-    With a Gram matrix of the columns the first layer is in the dual form, without one in the gathered form.
-    """
-
-    def __init__(
-        self,
-        trainer: PopulationTrainer,
-        mask: HeadMask,
-        columns: Tensor,
-        gram: Tensor | None,
-        start: list[Tensor],
-        n_heads: int,
-    ) -> None:
-        settings = trainer.settings
-        self._settings = settings
-        self._classification = trainer.is_classification
-        self._targets = trainer._targets
-        self._rates = trainer._rates
-        self._n_heads = n_heads
-        connections: list[Tensor | None] = [None] * len(start)
-        for layer, kept in enumerate(mask.connections or ()):
-            connections[layer] = torch.tensor(kept, dtype=trainer.dtype, device=trainer.device)
-        has_bias = [settings.bias] * (len(start) - 1) + [True]
-        self._first: FirstLayer
-        if gram is not None:
-            self._first = DualLayer(columns, gram, start[0], n_heads, has_bias[0], settings)
-        else:
-            self._first = GatheredLayer(columns, start[0], n_heads, has_bias[0], settings, connections[0])
-        self._upper = [
-            DenseLayer(weights, n_heads, bias, settings, kept)
-            for weights, bias, kept in zip(start[1:], has_bias[1:], connections[1:], strict=True)
-        ]
-
-    def train(self, plan: BatchPlan, monitor_rows: list[Rows]) -> _Trained:
-        """Run the epochs and return the weights that early stopping says to keep."""
-        settings = self._settings
-        rates = self._rates(plan.n_steps)
-        layers: list[FirstLayer | DenseLayer] = [self._first, *self._upper]
-        stop = EarlyStop(settings, self._n_heads, [layer.state for layer in layers])
-        for epoch in range(settings.epochs):
-            # the running loss is wanted by early stopping, and as a figure of the last epoch
-            track = settings.early_stop != "none" or epoch == settings.epochs - 1
-            losses = self._train_epoch(plan, epoch, rates, track)
-            if track:
-                monitored = losses
-                if settings.early_stop == "validation":
-                    monitored = self._monitor(monitor_rows)
-                if stop.update(epoch, losses, monitored):
-                    break
-        stop.restore()
-        pairs = [layer.weights() for layer in layers]
-        return _Trained([w for w, _ in pairs], [b for _, b in pairs], stop.train_loss, stop.epochs)
-
-    def _train_epoch(self, plan: BatchPlan, epoch: int, rates: list[float], track: bool) -> Tensor:
-        """Train one epoch and return each head's mean loss over it, if that is to be tracked."""
-        losses = []
-        for number, step in enumerate(plan.epoch(epoch)):
-            rate = rates[epoch * plan.n_steps + number]
-            activations, outputs = self._forward(step)
-            if self._classification:
-                value = outputs.log_softmax(2)
-                gradient = value.exp().sub_(step.targets).mul_(step.weight)
-            else:
-                value = outputs.sub_(step.targets)
-                gradient = value * (step.weight * (2.0 / outputs.shape[2]))
-            if track:
-                # summed once per epoch: per step it would cost as much as the small products
-                losses.append((value, step))
-            for layer, hidden in zip(reversed(self._upper), reversed(activations), strict=True):
-                below = layer.backward(gradient, hidden)
-                layer.descend(hidden, gradient, rate)
-                gradient = below
-            self._first.descend(step, gradient, rate)
-        return self._mean_loss(losses) if track else self._targets.new_full((self._n_heads,), float("nan"))
-
-    def _mean_loss(self, pairs: list[tuple[Tensor, Step]]) -> Tensor:
-        """Mean loss of each head over steps, from log-probabilities or differences to the targets."""
-        values = torch.cat([value for value, _ in pairs], dim=1)
-        real = torch.cat([step.real for _, step in pairs], dim=1)
-        if self._classification:
-            targets = torch.cat([step.targets for _, step in pairs], dim=1)
-            losses = -(values * targets).sum(2)
-        else:
-            losses = values.square().mean(2)
-        return (losses * real).sum(1) / real.sum(1)
-
-    def _forward(self, step: Step) -> tuple[list[Tensor], Tensor]:
-        """Hidden activations, each with its column of ones where the next layer has a bias, and outputs."""
-        values = self._first.forward(step)
-        activations = []
-        for layer in self._upper:
-            hidden = layer.activate(values)
-            activations.append(hidden)
-            values = layer.forward(hidden)
-        return activations, values
-
-    def _monitor(self, monitor_rows: list[Rows]) -> Tensor:
-        """Mean loss on each head's monitor rows."""
-        step = Step.side_by_side(monitor_rows, self._targets)
-        _, outputs = self._forward(step)
-        return self._mean_loss(
-            [(outputs.log_softmax(2) if self._classification else outputs - step.targets, step)]
-        )
 
 
 def _merge(mask: HeadMask, parts: list[_Trained], order: npt.NDArray[np.int64]) -> HeadStack:

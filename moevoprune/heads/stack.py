@@ -1,0 +1,133 @@
+"""Trained heads of one individual: one for each set of rows it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from moevoprune.heads.encodings import HeadMask
+
+__all__ = ["HeadStack", "StackArrays"]
+
+StackArrays = tuple[
+    list[npt.NDArray[np.floating]],
+    list["npt.NDArray[np.floating] | None"],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.int64],
+]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadStack:
+    """Trained heads of one individual, one per row set, physically small.
+
+    Attributes
+    ----------
+    mask
+        What the heads keep.
+    weights
+        For each layer, shape (heads, kept inputs, kept units).
+    biases
+        For each layer, shape (heads, kept units), or None.
+    train_loss
+        Mean training loss over the last epoch trained, shape (heads,).
+    epochs
+        Epochs trained, shape (heads,).
+    """
+
+    mask: HeadMask
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor | None, ...]
+    train_loss: npt.NDArray[np.float64]
+    epochs: npt.NDArray[np.int64]
+
+    def to_arrays(self) -> StackArrays:
+        """Everything but the mask as arrays, which travel between processes faster than tensors do."""
+        return (
+            [weight.cpu().numpy() for weight in self.weights],
+            [None if bias is None else bias.cpu().numpy() for bias in self.biases],
+            self.train_loss,
+            self.epochs,
+        )
+
+    @classmethod
+    def from_arrays(cls, mask: HeadMask, arrays: StackArrays) -> HeadStack:
+        """Put together what :meth:`to_arrays` gave, on the CPU."""
+        weights, biases, train_loss, epochs = arrays
+        return cls(
+            mask,
+            tuple(torch.from_numpy(weight) for weight in weights),
+            tuple(None if bias is None else torch.from_numpy(bias) for bias in biases),
+            train_loss,
+            epochs,
+        )
+
+    @property
+    def diverged(self) -> npt.NDArray[np.bool_]:
+        """Whether a head's training loss or weights are not finite, shape (heads,)."""
+        finite = np.isfinite(self.train_loss)
+        for tensor in (*self.weights, *(b for b in self.biases if b is not None)):
+            finite &= tensor.flatten(1).isfinite().all(1).cpu().numpy()
+        diverged: npt.NDArray[np.bool_] = ~finite
+        return diverged
+
+    def to(self, dtype: torch.dtype) -> HeadStack:
+        """Return the same heads in another number format, e.g. to compute more exactly with them."""
+        return replace(
+            self,
+            weights=tuple(weight.to(dtype) for weight in self.weights),
+            biases=tuple(None if bias is None else bias.to(dtype) for bias in self.biases),
+        )
+
+    def forward(self, inputs: Tensor, head: int) -> tuple[Tensor, Tensor]:
+        """Outputs and last hidden representation of one head.
+
+        Parameters
+        ----------
+        inputs
+            Prepared features restricted to ``mask.inputs``, shape (rows, kept inputs).
+        head
+            Which head.
+
+        Returns
+        -------
+        outputs, hidden
+            Shapes (rows, outputs) and (rows, kept units); a head without hidden layers returns its outputs
+            twice.
+        """
+        values = inputs
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = values
+            values = values @ weight[head]
+            if bias is not None:
+                values = values + bias[head]
+            if layer < len(self.weights) - 1:
+                values = values.clamp_min(0.0)
+        return values, hidden if len(self.weights) > 1 else values
+
+    def outputs_of_all(self, inputs: Tensor) -> Tensor:
+        """Outputs of every head on the same rows.
+
+        Parameters
+        ----------
+        inputs
+            Prepared features restricted to ``mask.inputs``, shape (rows, kept inputs).
+
+        Returns
+        -------
+        Tensor, shape (heads, rows, outputs)
+        """
+        n_heads, n_inputs, units = self.weights[0].shape
+        # the first layers side by side are one product, which is faster than one for each
+        side_by_side = self.weights[0].transpose(0, 1).reshape(n_inputs, n_heads * units)
+        values = (inputs @ side_by_side).view(len(inputs), n_heads, units).transpose(0, 1)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if layer > 0:
+                values = values.clamp_min(0.0) @ weight
+            if bias is not None:
+                values = values + bias[:, None]
+        return values

@@ -1,0 +1,195 @@
+"""Worker processes that train heads beside the main one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Generic, TypeVar
+
+__all__ = ["WorkerPool"]
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+# of a worker process: what carries out its tasks
+_carry_out: Callable[[Any], Any] | None = None
+
+
+class WorkerPool(Generic[Task, Result]):
+    """Carries out tasks in this process and in others, each as soon as it has nothing to do.
+
+    Processes, not threads: a head's steps are many small operations, and threads would wait for one another's
+    turn in the interpreter. The processes start in the background while this one works already, and stay until
+    the pool is closed or the program ends. Should they die, e.g. for lack of memory, this process goes on alone.
+
+    Parameters
+    ----------
+    n_workers
+        Processes beside this one, at least 1.
+    make
+        Makes, in a worker, the function that carries out a task; must be picklable, and so must tasks and results.
+
+    Attributes
+    ----------
+    n_elsewhere
+        Tasks that workers have carried out.
+    broken
+        Whether the workers died, and this process is alone.
+    """
+
+    def __init__(self, n_workers: int, make: Callable[[], Callable[[Task], Result]]) -> None:
+        # takes a moment to import, and most programs need no workers
+        from loky import ProcessPoolExecutor  # type: ignore[import-untyped]
+
+        environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        self._executor = ProcessPoolExecutor(
+            max_workers=n_workers, initializer=_start_worker, initargs=(make,), env=environment
+        )
+        self._lock = threading.Condition()
+        self._idle = 0
+        self.n_elsewhere = 0
+        self.broken = self._said = False
+        self._waiting: deque[tuple[int, Task]] = deque()
+        self._results: dict[int, Result] = {}
+        self._errors: list[BaseException] = []
+        self._under_way: dict[int, Task] = {}
+        self._run = 0
+        self._close = weakref.finalize(self, _shut_down, self._executor, os.getpid())
+        for _ in range(n_workers):
+            self._executor.submit(os.getpid).add_done_callback(self._on_start)
+
+    def map(self, tasks: Sequence[Task], work: Callable[[Task], Result]) -> Iterator[tuple[int, Result]]:
+        """Carry out tasks, the first ones first.
+
+        Parameters
+        ----------
+        tasks
+            What is to be done.
+        work
+            Carries out a task in this process.
+
+        Yields
+        ------
+        number, result
+            In the order in which they are done.
+
+        Raises
+        ------
+        Exception
+            Whatever a task raised, here or in a worker.
+        """
+        with self._lock:
+            self._run += 1
+            self._waiting = deque(enumerate(tasks))
+            self._results, self._errors, self._under_way = {}, [], {}
+            self._hand_out()
+        missing = len(tasks)
+        try:
+            while missing:
+                self._say_once()
+                with self._lock:
+                    while not (self._results or self._waiting or self._errors):
+                        # woken now and then, so that Ctrl-C is noticed
+                        self._lock.wait(timeout=1.0)
+                    if self._errors:
+                        raise self._errors[0]
+                    ready, self._results = self._results, {}
+                    own = None if ready or not self._waiting else self._waiting.popleft()
+                for number, result in ready.items():
+                    missing -= 1
+                    yield number, result
+                if own is not None:
+                    missing -= 1
+                    yield own[0], work(own[1])
+        finally:
+            with self._lock:
+                # nobody waits for what is still under way
+                self._run += 1
+                self._waiting = deque()
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._close()
+
+    def _hand_out(self) -> None:
+        """Give waiting tasks to idle workers; the lock is held."""
+        while self._idle and self._waiting and not self.broken:
+            number, task = self._waiting.popleft()
+            run = self._run
+            try:
+                future = self._executor.submit(_work, task)
+            except (BrokenProcessPool, RuntimeError):
+                self._waiting.appendleft((number, task))
+                self._give_up()
+                return
+            self._idle -= 1
+            self._under_way[number] = task
+            future.add_done_callback(lambda done, number=number, run=run: self._on_done(run, number, done))
+
+    def _on_start(self, done: Future[int]) -> None:
+        with self._lock:
+            if done.cancelled() or done.exception() is not None:
+                self._give_up()
+                return
+            self._idle += 1
+            self._hand_out()
+
+    def _on_done(self, run: int, number: int, done: Future[Result]) -> None:
+        with self._lock:
+            error = None if done.cancelled() else done.exception()
+            lost = done.cancelled() or isinstance(error, BrokenProcessPool)
+            if run == self._run:
+                task = self._under_way.pop(number)
+                if lost:
+                    self._waiting.appendleft((number, task))
+                elif error is not None:
+                    self._errors.append(error)
+                else:
+                    self._results[number] = done.result()
+                    self.n_elsewhere += 1
+            if lost:
+                self._give_up()
+            else:
+                self._idle += 1
+                self._hand_out()
+            self._lock.notify_all()
+
+    def _give_up(self) -> None:
+        self.broken = True
+        self._lock.notify_all()
+
+    def _say_once(self) -> None:
+        """Warn of dead workers, in the thread that asked for the work."""
+        if self.broken and not self._said and self._close.alive:
+            self._said = True
+            warnings.warn(
+                "a process that trains heads died (out of memory?): this one goes on alone; use fewer --jobs",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+
+def _start_worker(make: Callable[[], Callable[[Any], Any]]) -> None:
+    global _carry_out
+    # Ctrl-C reaches every process of the terminal; the main one says what happens then
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _carry_out = make()
+
+
+def _work(task: Any) -> Any:
+    if _carry_out is None:
+        raise RuntimeError("the worker process was not started")
+    return _carry_out(task)
+
+
+def _shut_down(executor: Any, process: int) -> None:
+    # a forked child holds a copy of the pool that is not its own
+    if os.getpid() == process:
+        executor.shutdown(wait=True, kill_workers=True)
