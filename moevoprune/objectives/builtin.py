@@ -75,8 +75,15 @@ def _mean_cka(candidate: Candidate, kind: str, field: str) -> float:
             )
     if candidate.active == 0:
         return 0.0
-    values = [debiased_linear_cka(fold.hidden, getattr(fold, field)) for fold in candidate.folds]
-    return torch.stack(values).mean().item()
+    alike: dict[tuple[torch.Size, torch.Size], list[tuple[Tensor, Tensor]]] = {}
+    for fold in candidate.folds:
+        pair = fold.hidden, getattr(fold, field)
+        alike.setdefault((pair[0].shape, pair[1].shape), []).append(pair)
+    # folds of equal size together: on few rows most of the time is that of calling each operation
+    values = [
+        debiased_linear_cka(*(torch.stack(side) for side in zip(*pairs, strict=True))) for pairs in alike.values()
+    ]
+    return torch.cat(values).mean().item()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ _MIN_ROWS = 4
 _ROUNDINGS = 8.0
 # Float64 rounding leaves about 1e-15 of the Gram matrix's norm where the exact U-centred matrix is zero.
 _ZERO_NORM = 1e-12
+# Where less than this share of the Gram matrix's squared norm is left, the short form has lost half its digits.
+_CANCELLED = 1e-7
+_SMALLEST = 1e-300
 
 
 def debiased_linear_cka(x: Tensor, y: Tensor) -> Tensor:
@@ -31,9 +34,15 @@ def debiased_linear_cka(x: Tensor, y: Tensor) -> Tensor:
         + \frac{1^\top \tilde K 1 \; 1^\top \tilde L 1}{(n-1)(n-2)}
         - \frac{2}{n-2} 1^\top \tilde K \tilde L 1 \right]
 
-    It is computed in the equal form :math:`\langle U(K), U(L) \rangle / (n(n-3))`, where ``U`` is
-    U-centring (Székely & Rizzo, 2014): the norms are then sums of squares, which rounding cannot
-    make negative, and the result is a cosine, within [-1, 1].
+    Of centred representations, with :math:`k_i = K_{ii}` and :math:`l_i = L_{ii}`, this is
+
+    .. math:: n(n-3)\,\mathrm{HSIC}_u(K, L) = \lVert X^\top Y \rVert_F^2
+        + \frac{\sum_i k_i \sum_i l_i}{(n-1)(n-2)} - \frac{n}{n-2} \sum_i k_i l_i
+
+    which needs no matrix of rows by rows where there are fewer columns. Where most of that cancels out, as with
+    one row far from all others, it is computed in the equal form :math:`\langle U(K), U(L) \rangle` instead, where
+    ``U`` is U-centring (Székely & Rizzo, 2014): the norms are then sums of squares, which rounding cannot make
+    negative.
 
     Parameters
     ----------
@@ -59,7 +68,8 @@ def debiased_linear_cka(x: Tensor, y: Tensor) -> Tensor:
 
     Notes
     -----
-    Computed in float64 on the tensors' device; takes a few ``(..., n, n)`` float64 arrays of memory.
+    Computed in float64 on the tensors' device; takes memory for a few float64 arrays of ``(..., n, p)`` and of the
+    smaller of ``(..., n, n)`` and ``(..., p, q)``.
 
     References
     ----------
@@ -92,40 +102,75 @@ def debiased_linear_cka(x: Tensor, y: Tensor) -> Tensor:
             "make them equal, or 1"
         ) from None
 
+    x, varies_x = _centred(x)
+    y, varies_y = _centred(y)
+    products = _products(x, y)
+    diagonals = x.square().sum(-1), y.square().sum(-1)
+    pairs = ((0, 0), (1, 1), (0, 1))
+    hsic_x, hsic_y, hsic = (
+        _unbiased(product, diagonals[i], diagonals[j]) for product, (i, j) in zip(products, pairs, strict=True)
+    )
+    cancelled = (hsic_x < _CANCELLED * products[0]) | (hsic_y < _CANCELLED * products[1])
+    cancelled &= varies_x & varies_y
+    value = hsic / torch.where(cancelled, 1.0, hsic_x * hsic_y).clamp_min(_SMALLEST).sqrt()
+    if bool(cancelled.any()):
+        value = torch.where(cancelled, _cosine_of_u_centred(x, y), value)
+    return torch.where(varies_x & varies_y, value, 0.0).clamp(max=1.0)
+
+
+def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Representation (..., n, p) in float64, centred and scaled, and whether its rows differ (...).
+
+    It is all zeros where it is not finite.
+    """
+    resolution = torch.finfo(x.dtype if x.is_floating_point() else torch.float64).eps
+    x = x.to(torch.float64)
+    if x.shape[-1] == 0:
+        return x, x.new_zeros(x.shape[:-2], dtype=torch.bool)
+    finite = x.isfinite().flatten(-2).all(-1)
+    if not bool(finite.all()):
+        x = torch.where(finite[..., None, None], x, 0.0)
+    # CKA is free of scale; without this, values beyond about 1e77 would overflow in the squared Gram matrix,
+    # and as small ones vanish.
+    peak = x.abs().amax(-2)
+    largest = peak.amax(-1)[..., None, None]
+    scale = torch.where(largest > 0, largest, 1.0)
+    # HSIC_u ignores any constant added to a row and column of a kernel, so a shift of the features changes
+    # nothing but rounding. The first row goes first, as equal rows are then exactly zero, which subtracting
+    # a rounded mean does not promise.
+    x = x / scale
+    x = x - x[..., :1, :]
+    varies = (x.abs().amax(-2) > _ROUNDINGS * resolution * (peak / scale[..., 0])).any(-1)
+    return x - x.mean(-2, keepdim=True), varies
+
+
+def _products(x: Tensor, y: Tensor) -> list[Tensor]:
+    """Sums over rows i, j of K_ij K_ij, L_ij L_ij and K_ij L_ij, shape (...), whichever way is shorter."""
+    n, p, q = x.shape[-2], x.shape[-1], y.shape[-1]
+    if n * (p + q) < p * p + q * q + p * q:
+        k, other = x @ x.mT, y @ y.mT
+        return [(one * two).sum((-2, -1)) for one, two in ((k, k), (other, other), (k, other))]
+    return [(one.mT @ two).square().sum((-2, -1)) for one, two in ((x, x), (y, y), (x, y))]
+
+
+def _unbiased(product: Tensor, k: Tensor, other: Tensor) -> Tensor:
+    """Unbiased HSIC times n (n - 3) from the product and the kernels' diagonals (..., n) of centred data."""
+    n = k.shape[-1]
+    return product + k.sum(-1) * other.sum(-1) / ((n - 1) * (n - 2)) - (k * other).sum(-1) * (n / (n - 2))
+
+
+def _cosine_of_u_centred(x: Tensor, y: Tensor) -> Tensor:
+    """CKA of centred representations by U-centring; 0 where a U-centred Gram matrix is zero."""
     gram_x, square_x = _u_centred_gram(x)
     gram_y, square_y = _u_centred_gram(y)
     alive = (square_x > 0) & (square_y > 0)
     norm = torch.where(alive, square_x * square_y, 1.0).sqrt()
-    value = (gram_x * gram_y).sum((-2, -1)) / norm
-    return torch.where(alive, value, 0.0).clamp(max=1.0)
+    return torch.where(alive, (gram_x * gram_y).sum((-2, -1)) / norm, 0.0)
 
 
 def _u_centred_gram(x: Tensor) -> tuple[Tensor, Tensor]:
-    """U-centred linear Gram matrix (..., n, n) of x (..., n, p), up to scale, and its squared norm (...).
-
-    Both are zero for a representation that is dead or not finite.
-    """
-    n, width = x.shape[-2:]
-    resolution = torch.finfo(x.dtype if x.is_floating_point() else torch.float64).eps
-    x = x.to(torch.float64)
-    if width == 0:
-        zeros = x.new_zeros(x.shape[:-2])
-        return zeros[..., None, None].expand(*x.shape[:-2], n, n), zeros
-
-    finite = x.isfinite().flatten(-2).all(-1)
-    x = torch.where(finite[..., None, None], x, 0.0)
-    # CKA is free of scale; without this, values beyond about 1e77 would overflow in the squared Gram matrix,
-    # and as small ones vanish.
-    largest = x.abs().amax((-2, -1), keepdim=True)
-    x = x / torch.where(largest > 0, largest, 1.0)
-    peak = x.abs().amax(-2)
-    # HSIC_u ignores any constant added to a row and column of a kernel, so a shift of the features changes
-    # nothing but rounding. The first row goes first, as equal rows are then exactly zero, which subtracting
-    # a rounded mean does not promise.
-    x = x - x[..., :1, :]
-    varies = (x.abs().amax(-2) > _ROUNDINGS * resolution * peak).any(-1)
-    x = x - x.mean(-2, keepdim=True)
-
+    """U-centred Gram matrix (..., n, n) of x (..., n, p), and its squared norm (...); both zero if it is zero."""
+    n = x.shape[-2]
     gram = x @ x.mT
     total = gram.square().sum((-2, -1))
     off_diagonal = ~torch.eye(n, dtype=torch.bool, device=x.device)
@@ -134,5 +179,5 @@ def _u_centred_gram(x: Tensor) -> tuple[Tensor, Tensor]:
     grand = rows.sum(-2, keepdim=True)
     gram = (gram - (rows + rows.mT) / (n - 2) + grand / ((n - 1) * (n - 2))) * off_diagonal
     square = gram.square().sum((-2, -1))
-    alive = varies & (square > _ZERO_NORM**2 * total)
+    alive = square > _ZERO_NORM**2 * total
     return torch.where(alive[..., None, None], gram, 0.0), torch.where(alive, square, 0.0)
