@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,16 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from moevoprune.errors import InputError, printable
-from moevoprune.features.npz_files import write_array
+from moevoprune.features.feature_folder import (
+    MapReference,
+    converted_blocks,
+    is_feature_folder,
+    is_mapped,
+    map_array,
+    row_blocks,
+    write_folder,
+)
+from moevoprune.features.npz_files import write_blocks
 from moevoprune.files import atomic_path
 
 __all__ = ["FeatureSet", "Task"]
@@ -28,6 +37,7 @@ Array = npt.NDArray[Any]
 _REGRESSION_HINT = "for regression, use task='regression' (command line: --set task=regression)"
 _MAX_LISTED = 12
 _LARGEST_EXTRACTION = 2**20
+_IN_MEMORY = ("X_ood", "X_ood_test")
 # in the order of the content hash: new ones at the end
 _ARRAYS = ("X_train", "y_train", "X_test", "y_test", "X_val", "y_val", "X_ood", "X_ood_test")
 
@@ -39,11 +49,15 @@ class FeatureSet:
     Any real numeric array is accepted and converted; the arrays of the instance are C-contiguous,
     cannot be written to and share no memory with a writable input.
 
+    Features that do not fit in memory are left in their files: a whole ``.npy`` file of float16 or float32 that is
+    mapped read-only (as :meth:`load` does with a folder) stays a :class:`numpy.memmap` of that number format, and
+    is checked in blocks. Fitness is the same bits either way. Do not change such files while they are in use.
+
     Parameters
     ----------
     X_train, X_test : ndarray, shape (n_train, d) and (n_test, d)
         Features of the training and test rows; finite, in the range of float32, at least one row and
-        one column. Stored as float32.
+        one column. Stored as float32, but for mapped files.
     y_train, y_test : ndarray
         Classification: integer labels 0..C-1, shape (n,), stored as int64; every class has at least one
         row in `y_train`, and there are at least two. Regression: finite numbers, shape (n,) or (n, T),
@@ -166,6 +180,11 @@ class FeatureSet:
         """Outputs a head needs: the number of classes, or of regression targets."""
         return self.n_classes if self.task == "classification" else int(self.y_train.shape[1])
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether some features are left in their files."""
+        return any(is_mapped(array) for array in self._arrays().values())
+
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 in hexadecimal (64 characters) over the task, the arrays and the class names.
@@ -184,19 +203,30 @@ class FeatureSet:
         for array in arrays.values():
             # the byte order is fixed so that the hash is the same on every machine
             kind = "<i8" if array.dtype.kind == "i" else "<f4"
-            digest.update(np.ascontiguousarray(array, dtype=kind).data)
+            for block in converted_blocks(array, kind):
+                digest.update(block.data)
         return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a mapped file is not sent to another process: that maps it itself
+        return {key: MapReference.of(value) if is_mapped(value) else value for key, value in self.__dict__.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for key, value in state.items():
+            self.__dict__[key] = value.open() if isinstance(value, MapReference) else value
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], task: Task | None = None) -> FeatureSet:
-        """Read a feature set from an .npz file; only the arrays that are used are read.
+        """Read a feature set from an .npz file or a folder of .npy files; only what is used is read.
 
         Parameters
         ----------
         path : path
             An .npz file with the arrays `X_train`, `y_train`, `X_test` and `y_test`, and optionally
             `X_val`, `y_val`, `X_ood`, `X_ood_test`, `class_names` (1-D, strings), `task` and `extraction`
-            (0-d, strings). Other arrays are ignored. Pickled objects are never read.
+            (0-d, strings). Other arrays are ignored. Pickled objects are never read. Or a folder with the same
+            arrays as `X_train.npy` and so on; its features must be float16 or float32 in C order, and those of
+            the training, validation and test rows stay on disk.
         task : {"classification", "regression"}, optional
             Overrides the file's `task`. Where neither states one, it is classification. For regression
             the file's `class_names` is ignored.
@@ -204,7 +234,7 @@ class FeatureSet:
         Returns
         -------
         FeatureSet
-            Its name is the file's name without the extension.
+            Its name is the file's name without the extension, or the folder's.
 
         Raises
         ------
@@ -217,6 +247,8 @@ class FeatureSet:
         try:
             if task is not None:
                 task = _checked_task(task)
+            if is_feature_folder(path):
+                return _from_folder(cls, path, task)
             with _open_file(path) as file, _open_archive(file) as archive:
                 return _from_archive(cls, archive, task, path.stem)
         except InputError as error:
@@ -242,30 +274,57 @@ class FeatureSet:
             If `dtype` is another, if a feature overflows float16, or if the file cannot be written.
         """
         path = Path(path)
-        target = printable(str(path))
+        arrays, kinds = self._to_write(printable(str(path)), dtype)
+        with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "x", zipfile.ZIP_DEFLATED) as archive:
+            for key, array in arrays.items():
+                kind = kinds.get(key, array.dtype.str)
+                write_blocks(archive, key, converted_blocks(array, kind), array.shape, kind)
+
+    def save_folder(self, path: str | os.PathLike[str], dtype: Literal["float32", "float16"] = "float32") -> None:
+        """Write the set as a folder of .npy files that :meth:`load` reads back, features left on disk.
+
+        The folder appears whole or not at all. It takes the place of an empty folder, and of nothing else.
+
+        Parameters
+        ----------
+        path : path
+            Folder to write; the one that it is to be in must exist.
+        dtype : {"float32", "float16"}
+            Number format of the features, as for :meth:`save`.
+
+        Raises
+        ------
+        InputError
+            If `dtype` is another, if a feature overflows float16, if something is there already, or if the folder
+            cannot be written.
+
+        Examples
+        --------
+        >>> FeatureSet.load("features.npz").save_folder("features", "float16")  # doctest: +SKIP
+        """
+        path = Path(path)
+        write_folder(path, *self._to_write(printable(str(path)), dtype))
+
+    def _to_write(self, target: str, dtype: str) -> tuple[dict[str, Array], dict[str, str]]:
+        """Arrays by name, and the number formats of those that are written in another than their own."""
         if dtype not in ("float32", "float16"):
             raise InputError(f"{target}: dtype is {dtype!r}; use 'float32' or 'float16'")
         arrays = self._arrays()
-        if dtype == "float16":
-            for key in [key for key in arrays if key.startswith("X_")]:
-                with np.errstate(over="ignore", under="ignore"):
-                    half = arrays[key].astype(np.float16)
-                spot = _first(np.isinf(half))
-                if spot is not None:
-                    raise InputError(
-                        f"{target}: {key} overflows float16 at {_where(spot)}"
-                        f" (value {arrays[key][spot]:g}); save as float32"
-                    )
-                arrays[key] = half
+        kinds = {key: np.dtype(dtype).newbyteorder("<").str for key in arrays if key.startswith("X_")}
+        for key in kinds if dtype == "float16" else ():
+            start, spot = _first_in_blocks(arrays[key], _overflows_half)
+            if spot is not None:
+                spot = (start + spot[0], spot[1])
+                raise InputError(
+                    f"{target}: {key} overflows float16 at {_where(spot)}"
+                    f" (value {arrays[key][spot]:g}); save as float32"
+                )
         if self.class_names:
             arrays["class_names"] = np.array(self.class_names, dtype=np.str_)
         arrays["task"] = np.array(self.task, dtype=np.str_)
         if self.extraction:
             arrays["extraction"] = np.array(self.extraction, dtype=np.str_)
-
-        with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "x", zipfile.ZIP_DEFLATED) as archive:
-            for key, array in arrays.items():
-                write_array(archive, key, array)
+        return arrays, kinds
 
     def _arrays(self) -> dict[str, Array]:
         return {key: value for key in _ARRAYS if (value := getattr(self, key)) is not None}
@@ -277,7 +336,10 @@ class FeatureSet:
 def _open_file(path: Path) -> BinaryIO:
     try:
         if path.is_dir():
-            raise InputError("is a directory; give the path of an .npz file")
+            raise InputError(
+                "is a directory without X_train.npy; give the path of an .npz file, or of a folder with"
+                " X_train.npy, y_train.npy, X_test.npy and y_test.npy"
+            )
         if path.exists() and not path.is_file():
             raise InputError("is not a regular file; give the path of an .npz file")
         return open(path, "rb")
@@ -329,6 +391,53 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
 
 def _from_archive(cls: type[FeatureSet], archive: zipfile.ZipFile, task: Task | None, name: str) -> FeatureSet:
     members = [n[: -len(".npy")] for n in archive.namelist() if n.endswith(".npy")]
+
+    def read(key: str) -> Array:
+        array = _read_array(archive, key)
+        # converted one by one: a float64 file needs room for one float64 array, not for all
+        return _features(key, array) if key.startswith("X_") else array
+
+    def size_of(key: str) -> int:
+        return archive.getinfo(f"{key}.npy").file_size
+
+    return _from_members(cls, members, read, size_of, task, name)
+
+
+def _from_folder(cls: type[FeatureSet], folder: Path, task: Task | None) -> FeatureSet:
+    try:
+        members = sorted(path.stem for path in folder.iterdir() if path.suffix == ".npy")
+        name = folder.resolve().name
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error}); check its permissions") from None
+
+    def read(key: str) -> Array:
+        array = map_array(folder / f"{key}.npy")
+        if not key.startswith("X_"):
+            return np.array(array)
+        if array.size and not is_mapped(array):
+            raise InputError(
+                f"{key}.npy is {array.dtype}; save it as float16 or float32, as it is used straight from disk"
+            )
+        # rows from elsewhere are compared with one another as a whole
+        return array if key not in _IN_MEMORY else np.array(array)
+
+    def size_of(key: str) -> int:
+        try:
+            return (folder / f"{key}.npy").stat().st_size
+        except OSError:
+            return 0
+
+    return _from_members(cls, members, read, size_of, task, name)
+
+
+def _from_members(
+    cls: type[FeatureSet],
+    members: Sequence[str],
+    read: Callable[[str], Array],
+    size_of: Callable[[str], int],
+    task: Task | None,
+    name: str,
+) -> FeatureSet:
     for key in ("X_train", "y_train", "X_test", "y_test"):
         if key not in members:
             listed = ", ".join(printable(member) for member in members[:_MAX_LISTED]) or "no arrays"
@@ -338,7 +447,7 @@ def _from_archive(cls: type[FeatureSet], archive: zipfile.ZipFile, task: Task | 
     if task is None:
         task = "classification"
         if "task" in members:
-            stated = _read_array(archive, "task")
+            stated = read("task")
             if stated.ndim != 0 or stated.dtype.kind != "U":
                 raise InputError(
                     f"array 'task' is {stated.dtype} of shape {stated.shape};"
@@ -346,32 +455,26 @@ def _from_archive(cls: type[FeatureSet], archive: zipfile.ZipFile, task: Task | 
                 )
             task = _checked_task(_strings(stated, "task")[0])
 
-    arrays: dict[str, Array | None] = {}
-    for key in _ARRAYS:
-        if key in members:
-            array = _read_array(archive, key)
-            # converted one by one: a float64 file needs room for one float64 array, not for all
-            arrays[key] = _features(key, array) if key.startswith("X_") else array
-
+    arrays = {key: read(key) for key in _ARRAYS if key in members}
     names: tuple[str, ...] = ()
     if task == "classification" and "class_names" in members:
-        stored = _read_array(archive, "class_names")
+        stored = read("class_names")
         if stored.ndim != 1 or stored.dtype.kind != "U":
             raise InputError(
                 f"class_names is {stored.dtype} of shape {stored.shape}, not a 1-D array of strings;"
                 " save one string for each class"
             )
         names = _strings(stored, "class_names")
-    extraction = _stored_extraction(archive) if "extraction" in members else ""
-    # the four required keys are there, which the type checker cannot see
-    return cls(**arrays, class_names=names, task=task, name=name, extraction=extraction)  # type: ignore[arg-type]
+    extraction = ""
+    if "extraction" in members:
+        # four bytes a character, and a header; looked at before anything is read, as it may be any size
+        if size_of("extraction") > 4 * _LARGEST_EXTRACTION + 2**16:
+            raise InputError("extraction is longer than 1 MiB; save a shorter description, or leave it out")
+        extraction = _stored_extraction(read("extraction"))
+    return cls(**arrays, class_names=names, task=task, name=name, extraction=extraction)
 
 
-def _stored_extraction(archive: zipfile.ZipFile) -> str:
-    # four bytes a character, and a header; looked at before anything is read, as it may be any size
-    if archive.getinfo("extraction.npy").file_size > 4 * _LARGEST_EXTRACTION + 2**16:
-        raise InputError("extraction is longer than 1 MiB; save a shorter description, or leave it out")
-    stored = _read_array(archive, "extraction")
+def _stored_extraction(stored: Array) -> str:
     if stored.ndim != 0 or stored.dtype.kind != "U":
         raise InputError(
             f"array 'extraction' is {stored.dtype} of shape {stored.shape};"
@@ -444,7 +547,7 @@ def _wanted(name: str) -> str:
 
 
 def _features(name: str, value: object) -> Array:
-    array = _numeric(name, value)
+    array = value if is_mapped(value) else _numeric(name, value)
     if array.ndim != 2:
         raise InputError(f"{name} is {array.ndim}-D (shape {array.shape}); reshape it to 2-D, (rows, features)")
     if array.shape[0] == 0:
@@ -485,10 +588,11 @@ def _labels(name: str, value: object) -> Array:
 
 
 def _finite_float32(name: str, array: Array) -> Array:
-    result = _frozen(array, np.dtype(np.float32))
-    spot = _first(~np.isfinite(result))
+    result = array if is_mapped(array) else _frozen(array, np.dtype(np.float32))
+    start, spot = _first_in_blocks(result, lambda block: ~np.isfinite(block))
     if spot is None:
         return result
+    spot = (start + spot[0], *spot[1:])
     value = array[spot]
     if np.isfinite(value):
         raise InputError(f"{name} overflows float32 at {_where(spot)} (value {value:g}); scale it down")
@@ -575,6 +679,23 @@ def _first(mask: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:
     if not mask.any():
         return None
     return tuple(int(i) for i in np.unravel_index(int(np.argmax(mask)), mask.shape))
+
+
+def _first_in_blocks(
+    array: Array, condition: Callable[[Array], npt.NDArray[np.bool_]]
+) -> tuple[int, tuple[int, ...] | None]:
+    """First row of the block that has an entry with a condition, and the entry's place in it; or None."""
+    for piece in row_blocks(array):
+        spot = _first(condition(np.asarray(array[piece])))
+        if spot is not None:
+            return piece.start, spot
+    return 0, None
+
+
+def _overflows_half(block: Array) -> npt.NDArray[np.bool_]:
+    with np.errstate(over="ignore", under="ignore"):
+        overflows: npt.NDArray[np.bool_] = np.isinf(block.astype(np.float16))
+    return overflows
 
 
 def _where(spot: tuple[int, ...]) -> str:

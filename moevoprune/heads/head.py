@@ -20,6 +20,9 @@ __all__ = ["TrainedHead"]
 
 Floats = npt.NDArray[np.float32]
 
+# a row's last digits may depend on the others beside it: the same for rows in memory and on disk
+_ROWS_AT_ONCE = 8192
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedHead:
@@ -218,6 +221,18 @@ class TrainedHead:
         )
 
     def _forward(self, features: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
+        features = np.asarray(features)
+        if features.ndim < 2:
+            # refused with the words for it
+            self.prepare(features)
+        # rows on disk stay there, but for some
+        pieces = [features[start : start + _ROWS_AT_ONCE] for start in range(0, len(features), _ROWS_AT_ONCE)]
+        if len(pieces) < 2:
+            return self._forward_piece(features)
+        outputs, hidden = zip(*map(self._forward_piece, pieces), strict=True)
+        return np.concatenate(outputs), np.concatenate(hidden)
+
+    def _forward_piece(self, features: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
         values = self.prepare(features)
         hidden = values
         # a diverged head gives infinities and NaN; that is its answer, not a mistake to warn of

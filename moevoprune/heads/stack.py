@@ -45,6 +45,14 @@ class HeadStack:
     train_loss: npt.NDArray[np.float64]
     epochs: npt.NDArray[np.int64]
 
+    def on(self, device: torch.device) -> HeadStack:
+        """Return the same heads on another device."""
+        return replace(
+            self,
+            weights=tuple(weight.to(device) for weight in self.weights),
+            biases=tuple(None if bias is None else bias.to(device) for bias in self.biases),
+        )
+
     def to_arrays(self) -> StackArrays:
         """Everything but the mask as arrays, which travel between processes faster than tensors do."""
         return (

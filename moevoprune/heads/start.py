@@ -28,12 +28,17 @@ class StartWeights:
         ``settings.start`` says whether the fans are those of the masked or of the dense head.
     seed
         Seed of the draw.
+
+    Attributes
+    ----------
+    draws
+        The draw of each layer of the dense head, shape (inputs, units).
     """
 
     def __init__(self, shape: HeadShape, settings: HeadSettings, seed: int) -> None:
         self._widths = shape.widths
         self._active = settings.start == "active"
-        self._draws = [
+        self.draws = [
             np.random.default_rng([seed, 0x57A7, layer]).uniform(-1.0, 1.0, size=(fan_in, fan_out))
             for layer, (fan_in, fan_out) in enumerate(zip(self._widths[:-1], self._widths[1:], strict=True))
         ]
@@ -42,9 +47,9 @@ class StartWeights:
         """Start weights of the physically small head, one array (kept inputs, kept units) per layer."""
         kept = [mask.inputs, *mask.hidden, np.arange(self._widths[-1])]
         weights = []
-        for layer, draw in enumerate(self._draws):
+        for layer, draw in enumerate(self.draws):
             rows, columns = kept[layer], kept[layer + 1]
-            limit: Floats = np.asarray(self._limit(layer, len(rows), len(columns)))
+            limit: Floats = np.asarray(self.limit(layer, len(rows), len(columns)))
             part = draw[np.ix_(rows, columns)]
             if mask.connections is not None and layer < len(mask.connections):
                 connections = mask.connections[layer]
@@ -54,7 +59,8 @@ class StartWeights:
             weights.append(part * limit)
         return weights
 
-    def _limit(self, layer: int, n_rows: int, n_columns: int) -> float:
+    def limit(self, layer: int, n_rows: int, n_columns: int) -> float:
+        """Glorot limit of a layer of which so many inputs and units are kept, all connections between them."""
         if not self._active:
             n_rows, n_columns = self._widths[layer], self._widths[layer + 1]
         return float(np.sqrt(6.0 / max(n_rows + n_columns, 1)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, cast
@@ -20,6 +22,7 @@ from moevoprune.heads.gram import GramMatrices
 from moevoprune.heads.layers import DenseLayer, DualLayer, FirstLayer, GatheredLayer, GatheredWeights, padded_width
 from moevoprune.heads.row_sources import RowSource
 from moevoprune.heads.settings import HeadSettings
+from moevoprune.heads.slots import SlotTrainer
 from moevoprune.heads.stack import HeadStack, StackArrays
 from moevoprune.heads.start import StartWeights
 from moevoprune.heads.stopping import EarlyStop, monitor_split
@@ -36,7 +39,15 @@ Form = Literal["auto", "dual", "gathered"]
 Rows = npt.NDArray[np.int64]
 Kept = tuple[npt.NDArray[np.bool_], ...]
 Task = tuple[list[HeadMask], list[Rows]]
-Recipe = tuple[npt.NDArray[np.floating], npt.NDArray[np.generic], HeadShape, HeadSettings, int, torch.dtype, Form]
+Recipe = tuple[
+    "npt.NDArray[np.floating] | RowSource",
+    npt.NDArray[np.generic],
+    HeadShape,
+    HeadSettings,
+    int,
+    torch.dtype,
+    Form,
+]
 
 # constants of the cost model, in the time of one multiply-add of a matrix product: one element read,
 # changed and written in a plain pass over an array costs about as much as this many
@@ -45,13 +56,17 @@ _PASS_COST = 9.0
 _LARGEST_GRAM_BYTES = 2**30
 # heads are trained side by side while their changing weights fit into a core's share of the cache; beyond some
 # number of them nothing is gained any more
-_STACK_BYTES = 4 * 2**20
+_STACK_BYTES = 8 * 2**20
 _MOST_HEADS = 12
 # individuals that are looked at together to find those of equal size; bounds the heads kept in memory
 _WINDOW = 64
 _MOST_PLANS = 16
 # with several processes, each gets at least this many groups of individuals, so that none waits long for another
 _TASKS_PER_JOB = 4
+# a process takes seconds to start: not before there has been as much to do
+_SECONDS_ALONE = 2.0
+# each process has its own copy of features in memory, of all together at most so much
+_COPIED_BYTES = 4 * 2**30
 
 
 class PopulationTrainer:
@@ -82,7 +97,8 @@ class PopulationTrainer:
         ``"gathered"`` one (ordinary weights of the active columns). Weight decay, Adam and single-connection
         masks have no dual form here and are always gathered.
     jobs
-        Processes that train heads side by side; changes nothing but time.
+        Processes that train heads side by side, or on CUDA GPUs, ``cuda:0`` and those after it; changes nothing
+        but time.
     """
 
     def __init__(
@@ -97,6 +113,8 @@ class PopulationTrainer:
         form: Form = "auto",
         jobs: int = 1,
     ) -> None:
+        self._busy_seconds = 0.0
+        self._slots: list[SlotTrainer] = []
         self._pool: WorkerPool[Task, list[StackArrays]] | None = None
         self.shape = shape
         self.settings = settings
@@ -120,7 +138,6 @@ class PopulationTrainer:
         else:
             self._labels = None
             self._targets = torch.tensor(targets, dtype=dtype, device=self.device)
-        self._raw_targets = targets
         self._grams = GramMatrices(self.features)
         self._plans: OrderedDict[tuple[object, ...], BatchPlan] = OrderedDict()
         self._known_rates: dict[int, list[float]] = {}
@@ -145,8 +162,10 @@ class PopulationTrainer:
         HeadStack
             Per mask, in order, as soon as it and those before it are trained; its heads follow ``row_sets``.
         """
-        for start in range(0, len(masks), _WINDOW):
-            window = masks[start : start + _WINDOW]
+        # a GPU is only full with many
+        length = _WINDOW if self.device.type == "cpu" else max(len(masks), 1)
+        for start in range(0, len(masks), length):
+            window = masks[start : start + length]
             done: dict[int, HeadStack] = {}
             following = 0
             for numbers, stacks in self._trained(window, row_sets):
@@ -165,22 +184,82 @@ class PopulationTrainer:
         self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]
     ) -> Iterator[tuple[list[int], list[HeadStack]]]:
         """Groups of masks, by their numbers, with their heads, in the order in which they are done."""
-        groups = self._groups(masks, row_sets)
-        if self.jobs == 1 or len(groups) == 1 or self.device.type != "cpu":
-            for numbers in groups:
-                yield numbers, self._fit_group([masks[number] for number in numbers], row_sets)
+        if self.device.type == "cuda" and self.source is None:
+            yield from self._trained_on_cuda(masks, row_sets)
+            return
+        groups = deque(self._groups(masks, row_sets))
+        while groups and not self._wants_workers(len(groups)):
+            numbers = groups.popleft()
+            yield numbers, self._fit_group([masks[number] for number in numbers], row_sets)
+        if not groups:
             return
         if self._pool is None:
-            # on CPU a view, no copy
-            features = self.features.numpy()
-            recipe = features, self._raw_targets, self.shape, self.settings, self._seed, self.dtype, self.form
-            self._pool = WorkerPool(self.jobs - 1, partial(_make_worker, recipe))
+            self._pool = self._start_workers()
         # what takes longest goes first, so that nobody is left with much to do at the end
-        groups.sort(key=lambda numbers: -sum(len(masks[number].inputs) for number in numbers))
-        tasks = [([masks[number] for number in numbers], list(row_sets)) for numbers in groups]
-        for number, stacks in self._pool.map(tasks, partial(_as_arrays, self)):
-            trained = zip(groups[number], stacks, strict=True)
-            yield groups[number], [HeadStack.from_arrays(masks[mask], arrays) for mask, arrays in trained]
+        remaining = sorted(groups, key=lambda numbers: -sum(len(masks[number].inputs) for number in numbers))
+        tasks = [([masks[number] for number in numbers], list(row_sets)) for numbers in remaining]
+        for place, stacks in self._pool.map(tasks, partial(_as_arrays, self)):
+            trained = zip(remaining[place], stacks, strict=True)
+            yield remaining[place], [HeadStack.from_arrays(masks[mask], arrays) for mask, arrays in trained]
+
+    def _wants_workers(self, n_groups: int) -> bool:
+        """Whether worker processes are worth their start."""
+        if self.jobs == 1 or n_groups == 1 or self.device.type != "cpu":
+            return False
+        return self._pool is not None or self._busy_seconds >= _SECONDS_ALONE
+
+    def _start_workers(self) -> WorkerPool[Task, list[StackArrays]]:
+        # on CPU a view, no copy
+        features = self.features.numpy() if self.source is None else self.source
+        n_copies = _COPIED_BYTES // max(self.features.nbytes, 1)
+        recipe = features, self._all_targets, self.shape, self.settings, self._seed, self.dtype, self.form
+        return WorkerPool(min(self.jobs - 1, max(n_copies, 1)), partial(_make_worker, recipe))
+
+    def _trained_on_cuda(
+        self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]
+    ) -> Iterator[tuple[list[int], list[HeadStack]]]:
+        """The dual form in slots, on as many GPUs as there are jobs; all else group by group on this one."""
+        slots = self._slots_of_gpus()
+        dual = [self.form != "gathered" and slots[0].fits(mask) for mask in masks]
+        shares: list[list[int]] = [np.flatnonzero(dual)[gpu :: len(slots)].tolist() for gpu in range(len(slots))]
+
+        def train(slot_trainer: SlotTrainer, share: list[int]) -> list[HeadStack]:
+            stacks = slot_trainer.fit([masks[number] for number in share], row_sets)
+            return [stack.on(self.device) for stack in stacks]
+
+        if len(slots) == 1:
+            for number, stack in zip(
+                shares[0], slots[0].fit([masks[n] for n in shares[0]], row_sets), strict=True
+            ):
+                yield [number], [stack]
+        else:
+            # threads: an epoch is one call on each GPU, so that they seldom wait for the interpreter
+            with reproducible(self.device), ThreadPoolExecutor(len(slots)) as threads:
+                trained = list(threads.map(train, slots, shares))
+            yield from zip(shares, trained, strict=True)
+        others = [number for number, in_slots in enumerate(dual) if not in_slots]
+        for group in self._groups([masks[number] for number in others], row_sets):
+            numbers = [others[place] for place in group]
+            yield numbers, self._fit_group([masks[number] for number in numbers], row_sets)
+
+    def _slots_of_gpus(self) -> list[SlotTrainer]:
+        if not self._slots:
+            first = self.device.index or 0
+            n_gpus = min(self.jobs, torch.cuda.device_count() - first) if self.jobs > 1 else 1
+            for index in range(first, first + n_gpus):
+                on = self.device if index == first else torch.device("cuda", index)
+                self._slots.append(
+                    SlotTrainer(
+                        self.features.to(on),
+                        self._targets.to(on),
+                        self._labels,
+                        self.shape,
+                        self.settings,
+                        self._start,
+                        self._seed,
+                    )
+                )
+        return self._slots
 
     def chosen_form(self, mask: HeadMask, n_heads: int, rows_per_head: int) -> Literal["dual", "gathered"]:
         """Cheaper exact form for a mask; a function of the mask and the settings alone."""
@@ -283,8 +362,11 @@ class PopulationTrainer:
 
     def _fit_group(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[HeadStack]:
         """Train individuals of equal padded size."""
+        started = time.monotonic()
         with reproducible(self.device):
-            return self._train_group(masks, row_sets)
+            stacks = self._train_group(masks, row_sets)
+        self._busy_seconds += time.monotonic() - started
+        return stacks
 
     def _train_group(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[HeadStack]:
         if self.source is not None:

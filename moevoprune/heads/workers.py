@@ -115,8 +115,9 @@ class WorkerPool(Generic[Task, Result]):
                 self._waiting = deque()
 
     def close(self) -> None:
-        """End the worker processes."""
+        """End the worker processes, and wait for that."""
         self._close()
+        self._executor.shutdown(wait=True, kill_workers=True)
 
     def _hand_out(self) -> None:
         """Give waiting tasks to idle workers; the lock is held."""
@@ -190,6 +191,7 @@ def _work(task: Any) -> Any:
 
 
 def _shut_down(executor: Any, process: int) -> None:
-    # a forked child holds a copy of the pool that is not its own
+    # a forked child holds a copy of the pool that is not its own; no waiting, as the last one to know the pool may
+    # be the thread that manages the processes
     if os.getpid() == process:
-        executor.shutdown(wait=True, kill_workers=True)
+        executor.shutdown(wait=False, kill_workers=True)

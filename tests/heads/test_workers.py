@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -137,7 +138,10 @@ def _population(encoding: str, hidden: tuple[int, ...]) -> tuple[HeadShape, list
     ("encoding", "hidden"),
     [("features", (16,)), ("connections", (5,))],
 )
-def test_heads_do_not_depend_on_the_number_of_processes(encoding: str, hidden: tuple[int, ...]) -> None:
+def test_heads_do_not_depend_on_the_number_of_processes(
+    encoding: str, hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moevoprune.heads.trainer._SECONDS_ALONE", 0.0)
     generator = np.random.default_rng(2)
     features = generator.normal(size=(70, 21)).astype(np.float32)
     labels = generator.integers(0, 3, 70)
@@ -168,7 +172,9 @@ def test_a_script_without_a_guard_may_use_workers(tmp_path: Path) -> None:
         "import numpy as np\n"
         "from moevoprune.heads.encodings import HeadShape, make_encoding\n"
         "from moevoprune.heads.settings import HeadSettings\n"
+        "from moevoprune.heads import trainer as module\n"
         "from moevoprune.heads.trainer import PopulationTrainer\n"
+        "module._SECONDS_ALONE = 0.0\n"
         "print('started')\n"
         "rng = np.random.default_rng(0)\n"
         "shape = HeadShape(9, (4,), 2)\n"
@@ -182,6 +188,34 @@ def test_a_script_without_a_guard_may_use_workers(tmp_path: Path) -> None:
     )
     ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "started\ndone\n", "")
+
+
+def test_little_work_starts_no_process() -> None:
+    shape, masks = _population("features", (4,))
+    rng = np.random.default_rng(0)
+    settings = HeadSettings(hidden=(4,), epochs=1)
+    features = rng.normal(size=(30, 21)).astype(np.float32)
+    trainer = PopulationTrainer(features, rng.integers(0, 3, 30), shape, settings, 1, "cpu", jobs=4)
+    assert len(list(trainer.fit(masks, [np.arange(30)]))) == len(masks)
+    assert trainer._pool is None
+
+
+def test_a_pool_that_nobody_closed_goes_quietly(squares: WorkerPool[int, tuple[int, int]]) -> None:
+    _wait_for_workers(squares)
+    pool: WorkerPool[int, tuple[int, int]] = WorkerPool(1, _square)
+    deadline = time.monotonic() + 60
+    while not pool.n_elsewhere and time.monotonic() < deadline:
+        list(pool.map(range(4), _square_slowly))
+    for number, _ in pool.map(range(50), _square_slowly):
+        if number > 3:
+            break
+    executor = pool._executor
+    del pool
+    gc.collect()
+    deadline = time.monotonic() + 30
+    while executor._processes and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not executor._processes
 
 
 def test_threads_of_this_process_are_left_alone(squares: WorkerPool[int, tuple[int, int]]) -> None:
