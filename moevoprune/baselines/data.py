@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from moevoprune.errors import InputError
 from moevoprune.heads.encodings import Encoding
+from moevoprune.heads.row_sources import RowSource
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.trainer import HeadStack, PopulationTrainer
 
@@ -36,7 +37,8 @@ class RankingData:
     Parameters
     ----------
     features
-        Prepared (standardised where the head asks for it) training rows, shape (rows, n_features), float32.
+        Prepared (standardised where the head asks for it) training rows, shape (rows, n_features), float32; or
+        where to read them.
     targets
         Class labels, shape (rows,), int64; or prepared regression targets, shape (rows, outputs), float32.
     task
@@ -61,7 +63,7 @@ class RankingData:
         Features, targets and encoding do not fit together.
     """
 
-    features: Floats
+    features: Floats | RowSource
     targets: npt.NDArray[np.generic]
     task: Literal["classification", "regression"]
     encoding: Encoding
@@ -72,11 +74,11 @@ class RankingData:
     rows: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        width = self.encoding.shape.n_features
-        if self.features.ndim != 2 or self.features.shape[1] != width or len(self.features) != len(self.targets):
+        wanted = (len(self.targets), self.encoding.shape.n_features)
+        if self.features.shape != wanted:
             raise InputError(
-                f"features of shape {self.features.shape} do not fit {len(self.targets)} targets and an encoding "
-                f"of {width} features"
+                f"features of shape {self.features.shape} do not fit {wanted[0]} targets and an encoding "
+                f"of {wanted[1]} features"
             )
 
     @property
@@ -87,18 +89,20 @@ class RankingData:
     @functools.cached_property
     def sample(self) -> tuple[Floats, npt.NDArray[np.generic]]:
         """Features and targets of at most :data:`MOST_ROWS` rows, drawn by the seed; all where they are fewer."""
-        if self.rows is None and len(self.features) <= MOST_ROWS:
+        small = self.rows is None and len(self.targets) <= MOST_ROWS
+        if small and isinstance(self.features, np.ndarray):
             return self.features, self.targets
         chosen = self.all_rows
         if len(chosen) > MOST_ROWS:
             chosen = np.random.default_rng(self.seed).choice(chosen, MOST_ROWS, replace=False)
             chosen.sort()
-        return self.features[chosen], self.targets[chosen]
+        rows = self.features[chosen] if isinstance(self.features, np.ndarray) else self.features.rows(chosen)
+        return rows, self.targets[chosen]
 
     @property
     def all_rows(self) -> npt.NDArray[np.int64]:
         """Numbers of the rows that may be learned from."""
-        return np.arange(len(self.features)) if self.rows is None else self.rows
+        return np.arange(len(self.targets)) if self.rows is None else self.rows
 
     @functools.cached_property
     def dense_stack(self) -> HeadStack:

@@ -100,6 +100,7 @@ class _Training:
         head, shape = data.head, data.encoding.shape
         trainer = data.trainer
         self._columns = trainer.features
+        self._source = trainer.source
         targets = torch.tensor(data.targets, device=trainer.device)
         self._targets = targets if data.task == "classification" else targets.to(trainer.dtype)
         self._inputs = np.arange(shape.n_features)
@@ -130,7 +131,7 @@ class _Training:
 
     def step(self, batch: Tensor, rate: float) -> None:
         """Take one optimiser step on the rows of a batch."""
-        values = self._columns.index_select(0, batch)
+        values = self._rows(batch)
         for layer, (weights, biases) in enumerate(zip(self._weights, self._biases, strict=True)):
             values = values @ weights if biases is None else torch.addmm(biases, values, weights)
             if layer < len(self._weights) - 1:
@@ -147,6 +148,12 @@ class _Training:
                 tensor.grad.mul_(gate)
         self._optimiser.param_groups[0]["lr"] = rate
         self._optimiser.step()
+
+    def _rows(self, batch: Tensor) -> Tensor:
+        if self._source is None:
+            return self._columns.index_select(0, batch)
+        rows = self._source.rows(batch.cpu().numpy())[:, self._inputs]
+        return torch.from_numpy(rows).to(self._columns)
 
     def norms(self) -> Values:
         """Euclidean norm of the weights that each bit gates, shape (n_bits,); 0 for what is gone."""

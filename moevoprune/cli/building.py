@@ -12,14 +12,19 @@ from typing import Any
 from moevoprune.cli.config import RunConfig, image_settings, parse_config, read_toml, set_value
 from moevoprune.cli.data import from_here, load_data, locate_images
 from moevoprune.cli.problems import find_problem, shipped_problems
+from moevoprune.device import resolve_device, usable_cores
 from moevoprune.errors import InputError
 from moevoprune.features import FeatureSet
 from moevoprune.features.backbone_settings import BackboneSettings
+from moevoprune.features.feature_folder import is_feature_folder
+from moevoprune.search.engines import Engine, EngineMaker
+from moevoprune.search.fitness import FitnessEvaluator
 from moevoprune.search.problem import PruningProblem
 
 __all__ = [
     "INTERRUPTED",
     "Voice",
+    "alone",
     "asked_folder",
     "build_problem",
     "configure",
@@ -31,7 +36,7 @@ INTERRUPTED = 130
 
 
 def read_problem(source: str) -> tuple[str, dict[str, Any]]:
-    """Read the raw settings of a shipped problem, a TOML file, a features file or a set of images.
+    """Read the raw settings of a shipped problem, a TOML file, features (a file or a folder) or a set of images.
 
     Returns
     -------
@@ -46,6 +51,8 @@ def read_problem(source: str) -> tuple[str, dict[str, Any]]:
     path = find_problem(source)
     if path is None:
         return source, {"data": {"images": source}}
+    if is_feature_folder(path):
+        return source, {"data": {"features": str(path.resolve())}}
     if path.is_dir():
         return source, {"data": {"images": str(path.resolve())}}
     if path.suffix == ".npz":
@@ -134,7 +141,16 @@ def build_problem(
     ------
     InputError
         The data or a setting cannot be used.
+
+    Notes
+    -----
+    The caller closes the problem: its engine may hold processes and machines.
     """
+    if config.compute.engine == "ray":
+        # before images are read, which may take hours
+        from moevoprune.search.ray_engine import import_ray
+
+        import_ray()
     if features is None:
         features = load_data(config, say)
     problem = PruningProblem(
@@ -151,6 +167,8 @@ def build_problem(
         config.compute.chunk,
         config.problem.repeats,
         config.problem.odin_epsilon,
+        _engine(config),
+        _jobs(config),
     )
     own_validation = features.X_val is not None and config.problem.cv is None
     resolved = {
@@ -166,6 +184,31 @@ def build_problem(
     if config.data.images is not None:
         resolved["backbone"] = (config.backbone or BackboneSettings()).model_dump()
     return parse_config({**config.model_dump(), **resolved}, "settings"), problem
+
+
+def alone(config: RunConfig) -> RunConfig:
+    """Settings of the same run in one process of this machine, for one of several that run side by side."""
+    alone = {"engine": "local", "address": None, "actors": None, "jobs": 1}
+    return config.model_copy(update={"compute": config.compute.model_copy(update=alone)})
+
+
+def _engine(config: RunConfig) -> str | EngineMaker:
+    compute = config.compute
+    if compute.engine == "local":
+        return compute.engine
+
+    def ray_engine(fitness: FitnessEvaluator) -> Engine:
+        from moevoprune.search.ray_engine import RayEngine
+
+        return RayEngine(fitness, compute.address, compute.actors, compute.chunk)
+
+    return ray_engine
+
+
+def _jobs(config: RunConfig) -> int:
+    if config.compute.jobs is not None:
+        return config.compute.jobs
+    return usable_cores() if resolve_device(config.compute.device).type == "cpu" else 1
 
 
 def asked_folder(arguments: Namespace, kind: str) -> Path | None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import multiprocessing
 import os
 import platform
-import re
 import shlex
-import signal
 import statistics
 import sys
-import threading
 from argparse import Namespace
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
@@ -29,6 +23,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from moevoprune.cli.building import (
     INTERRUPTED,
     Voice,
+    alone,
     asked_folder,
     build_problem,
     configure,
@@ -36,11 +31,11 @@ from moevoprune.cli.building import (
     read_problem,
 )
 from moevoprune.cli.config import RunConfig, exists, set_value
-from moevoprune.cli.data import image_options, load_data
+from moevoprune.cli.data import image_options
+from moevoprune.cli.processes import features_of, free_name, run_tasks
 from moevoprune.cli.table import comparison_lines
 from moevoprune.device import usable_cores
 from moevoprune.errors import InputError, whole_number
-from moevoprune.features import FeatureSet
 from moevoprune.files import remove_leftovers, write_text
 from moevoprune.fronts.comparison import (
     DEFAULT_METHODS,
@@ -72,8 +67,13 @@ SETTINGS, TABLE, SCORES, MEMBERS, CELLS, FIGURES = (
 _FORMAT = 1
 _DEFAULT_SEEDS, _DEFAULT_BUDGET = 3, 600
 _MOST_SEEDS = 100_000
-# libraries read them when they are loaded: too late to change in a process that has loaded them
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# settings that are other options of a comparison
+_INSTEAD = {
+    "seed": "--seeds",
+    "data.features": "DATA",
+    "data.images": "DATA",
+    **dict.fromkeys(("compute.engine", "compute.address", "compute.actors", "compute.jobs"), "--jobs"),
+}
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,7 @@ def compare(arguments: Namespace) -> int:
     go_on = f"to go on: moevoprune compare --out {shlex.quote(str(out))} --resume"
     progress = _Progress(say, cells, finished, jobs)
     try:
-        run_all = _run_here if jobs == 1 else _run_in_processes
-        with closing(run_all(todo, jobs)) as done:
+        with closing(run_tasks(_run_cell, todo, jobs)) as done:
             for cell, result in done:
                 write_text(out / CELLS / cell.file, result.to_json())
                 progress(cell, result)
@@ -184,8 +183,8 @@ def _plan(arguments: Namespace, out: Path | None, stored: dict[str, Any] | None,
     """What the options ask for, together with what the folder holds of it already."""
     for assignment in arguments.set or []:
         key = set_value({}, assignment)
-        if key == "seed" or key.startswith("search.") or key in ("data.features", "data.images"):
-            instead = {"seed": "--seeds", "data.features": "DATA", "data.images": "DATA"}.get(key, "--budget")
+        if key == "seed" or key.startswith("search.") or key in _INSTEAD:
+            instead = _INSTEAD.get(key, "--budget")
             raise InputError(f"--set {assignment}: a comparison does not take {key}; use {instead}")
     given = None
     if arguments.methods is not None:
@@ -216,9 +215,10 @@ def _plan(arguments: Namespace, out: Path | None, stored: dict[str, Any] | None,
     data = []
     for source, where, raw in sources:
         # also case aside: there are file systems that do not tell names apart by it
-        names.append(_free_name(source, {name.casefold() for name in names}))
+        names.append(free_name(source, {name.casefold() for name in names}))
         config = configure(raw, where, options, arguments.set or [])
-        data.append(_load(names[-1], source, config, say))
+        # it divides the work by methods and seeds
+        data.append(_load(names[-1], source, alone(config), say))
     plan = _Plan(tuple(data), methods, seeds, budget, tuple(words))
     if stored is not None:
         _check_settings(out, stored, plan)
@@ -234,16 +234,6 @@ def _words(option: str, value: Any) -> list[str]:
     if isinstance(value, dict):
         return [word for key, entry in value.items() for word in (option, f"{key}={entry}")]
     return [option, *(str(entry) for entry in (value if isinstance(value, list) else [value]))]
-
-
-def _free_name(source: str, taken: set[str]) -> str:
-    """Name a data set after its source, fit for a file name and different from those taken."""
-    name = re.sub(r"[^\w.+-]+", "_", Path(source).stem)[:80] or "data"
-    number, free = 1, name
-    while free.casefold() in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
 
 
 def _load(name: str, source: str, config: RunConfig, say: Voice | None) -> _Data:
@@ -382,97 +372,13 @@ def _longest_first(cell: _Cell) -> tuple[int, int, int, int]:
     return -cell.size, searches, METHODS.index(cell.method), cell.seed
 
 
-@functools.lru_cache(maxsize=1)
-def _features(settings: str, sha256: str) -> FeatureSet:
-    config = RunConfig.model_validate_json(settings)
-    features = load_data(config)
-    if features.content_hash != sha256:
-        raise InputError(
-            f"{config.data.source}: has changed since the comparison started: choose another --out folder"
-        )
-    return features
-
-
 def _run_cell(cell: _Cell) -> MethodResult:
     config = cell.data.config
-    features = _features(config.model_dump_json(), cell.data.sha256)
+    features = features_of(config, cell.data.sha256)
     # one thread, as in the trainer: results must not depend on the threads, nor seconds on the other workers
     with threadpool_limits(1):
         _, problem = build_problem(config.model_copy(update={"seed": cell.seed}), features)
         return replace(run_method(problem, cell.method, cell.seed, cell.budget), data=cell.data.name)
-
-
-def _run_here(cells: Sequence[_Cell], jobs: int) -> Generator[tuple[_Cell, MethodResult], None, None]:
-    try:
-        for cell in cells:
-            yield cell, _run_cell(cell)
-    finally:
-        # in a program that goes on, the data need not stay
-        _features.cache_clear()
-
-
-def _run_in_processes(cells: Sequence[_Cell], jobs: int) -> Generator[tuple[_Cell, MethodResult], None, None]:
-    if not cells:
-        return
-    ours = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker)
-    try:
-        with _sheltered():
-            futures: dict[Future[MethodResult], _Cell] = {pool.submit(_run_cell, cell): cell for cell in cells}
-        waiting = set(futures)
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            # finished cells first: one of the others may have failed
-            for future in sorted(done, key=lambda future: future.exception() is not None):
-                yield futures[future], future.result()
-    except BaseException:
-        # the workers may have hours of work left that nobody waits for any more
-        with _sheltered():
-            for process in set(multiprocessing.active_children()) - ours:
-                process.terminate()
-            pool.shutdown(wait=True, cancel_futures=True)
-        raise
-    pool.shutdown(wait=True)
-
-
-def _start_worker() -> None:
-    """Prepare a worker process: Ctrl-C is the parent's to handle, and no worker outlives it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def end_with_parent() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-@contextmanager
-def _sheltered() -> Iterator[None]:
-    """Start or stop processes, with a Ctrl-C only afterwards; those started inherit one thread and no Ctrl-C."""
-    variables = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    main_thread = threading.current_thread() is threading.main_thread()
-    interruptions: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: interruptions.append(number)) if main_thread else None
-    # a blocked signal stays blocked in the processes started; of a handler they would know nothing
-    blocked = main_thread and hasattr(signal, "pthread_sigmask")
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if blocked else set()
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in variables.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        if blocked:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if main_thread:
-            signal.signal(signal.SIGINT, handler if handler is not None else signal.SIG_DFL)
-        if interruptions:
-            raise KeyboardInterrupt
 
 
 class _Progress:

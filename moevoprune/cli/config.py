@@ -130,6 +130,10 @@ class ComputeConfig(_Section):
 
     device: str = "auto"
     chunk: int | None = Field(default=None, ge=1)
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = Field(default=None, min_length=1)
+    actors: int | None = Field(default=None, ge=1, le=100_000)
+    jobs: int | None = Field(default=None, ge=1, le=1024)
     image_batch: int | None = Field(default=None, ge=1, le=1_000_000)
     workers: int | None = Field(default=None, ge=0, le=1024)
     full_precision: bool = False
@@ -291,7 +295,8 @@ def image_settings(keys: Iterable[str]) -> list[str]:
 def changed_settings(old: RunConfig, new: RunConfig) -> list[str]:
     """Settings that give another run, as ``key: old → new``.
 
-    Where the data lie does not matter, nor how individuals are chunked and images are read.
+    Where the data lie does not matter, nor where and by how many individuals are trained, how they are chunked and
+    images are read.
     """
     before, after = _flat(old), _flat(new)
     keys = dict.fromkeys([*after, *before])
@@ -307,7 +312,7 @@ def _flat(config: RunConfig) -> dict[str, Any]:
             flat[key] = value
     # what the data are, the journal knows by their content
     where = ("features", "images", "ood", "root", "download", "skip_bad")
-    how = ("chunk", "image_batch", "workers")
+    how = ("chunk", "engine", "address", "actors", "jobs", "image_batch", "workers")
     for irrelevant in (
         *(f"data.{name}" for name in where),
         *(f"compute.{name}" for name in how),

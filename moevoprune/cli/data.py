@@ -16,6 +16,7 @@ from moevoprune.features import FeatureSet, load_features
 from moevoprune.features.backbone_settings import BackboneSettings
 from moevoprune.features.backbones import same_backbone
 from moevoprune.features.data_sets import is_data_set
+from moevoprune.features.feature_folder import is_feature_folder
 from moevoprune.features.images import find_images
 from moevoprune.features.ood import OodRows, rows_of, with_ood
 from moevoprune.objectives import resolve_objectives
@@ -220,7 +221,7 @@ def ood_rows(
     records: list[dict[str, object]] = []
     own = beside.record if beside is not None else _record_of(features)
     for source in config.data.ood:
-        if source.endswith(".npz"):
+        if source.endswith(".npz") or is_feature_folder(source):
             loaded = load_features(source)
             rows, record = rows_of(loaded), _record_of(loaded)
             records.append({"source": source, "sha256": loaded.content_hash})

@@ -196,7 +196,8 @@ def _feature_rows(run: Path, data: str | None, front: Front, say: Voice) -> tupl
             raise
         say(f"the check uses random rows, as the run's data cannot be read: {error}")
         return random_rows(front.dense_head, _CHECK_ROWS, np.random.default_rng(_SEED)), "random rows"
-    return rows[evenly(len(rows), _CHECK_ROWS)], "test rows"
+    # of a folder they may be float16
+    return rows[evenly(len(rows), _CHECK_ROWS)].astype(np.float32), "test rows"
 
 
 def _image_rows(run: Path, folder: str | None, backbone: Backbone) -> tuple[npt.NDArray[np.float32], str]:

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from moevoprune.cli import compare_runs, ensemble, explain, export, report, robustness
-from moevoprune.cli.options import add_image_options
+from moevoprune.cli import compare_runs, ensemble, explain, export, report, robustness, sweep
+from moevoprune.cli.options import add_engine_options, add_image_options, add_search_options
 from moevoprune.errors import InputError, printable
 from moevoprune.fronts.run_folder import ENSEMBLES, FIGURES, WINDOWS_FIGURE
 
@@ -27,6 +27,7 @@ Evolve a Pareto front of small, accurate, robust heads on the features of a froz
   moevoprune show DIR                     the front as a table
   moevoprune explain DIR --images IMAGES  which features matter, and where in the images they look
   moevoprune compare features.npz         the search against other ways to prune, on your features
+  moevoprune sweep A.npz B.npz --seeds 5  several problems and seeds, each a run of its own
   moevoprune extract IMAGES --out F.npz   images to features, without a search
 """
 
@@ -59,43 +60,21 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--out", metavar="DIR", help="run folder (default: a new one under runs/)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of everything random (default: 1)")
+    add_search_options(run)
+    add_engine_options(run)
     run.add_argument(
-        "--algorithm",
-        metavar="NAME",
-        help="guided (default), nsga2 (plain NSGA-II with bit-flip mutation) or reference (the published search)",
-    )
-    run.add_argument(
-        "--pop", type=int, metavar="N", help="individuals per generation (default: 40; reference: 30)"
-    )
-    run.add_argument("--gens", type=int, metavar="N", help="generations (default: 25; reference: 200 evaluations)")
-    run.add_argument(
-        "--encoding",
-        metavar="E",
-        help="what a bit means: features (default), neurons, neurons:1, neurons:2, neurons:both, "
-        "features+neurons, connections",
-    )
-    run.add_argument(
-        "--objectives",
-        metavar="A,B,C",
-        help="accuracy, r2, mse, active_neurons, cka, cka:noise, cka:dense, and with out-of-distribution rows "
-        "(--ood) ood_auroc, which is ood_auroc:temperature, ood_auroc:msp, ood_auroc:odin, ood_auroc:energy "
-        "(default: accuracy,active_neurons,cka; for regression r2,active_neurons,cka)",
-    )
-    run.add_argument(
-        "--cv",
+        "--actors",
         type=int,
-        metavar="K",
-        help="folds that score a mask, inside the training rows; 1 for a 25%% hold-out "
-        "(default: 5 below 2,000 rows, else 1)",
+        metavar="N",
+        help="of --engine ray: processes that train heads, each on a core or GPU of its own (default: one for "
+        "each that the cluster has)",
     )
-    run.add_argument("--device", metavar="D", help="auto (default), cpu, cuda or cuda:N")
     run.add_argument(
-        "--set",
-        action="append",
-        metavar="KEY=VALUE",
-        help="any other setting, e.g. --set epochs=40, --set hidden=[32,16], --set preset=paper, "
-        "--set task=regression, --set max_active=100, --set chunk=3 (individuals trained at once; changes nothing "
-        "but memory); may be repeated; the config.toml of any run lists them all",
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="processes that train heads side by side on this machine; changes nothing but time (default: one per "
+        "usable core; 1 on CUDA)",
     )
     run.add_argument("--resume", action="store_true", help="continue the run in --out DIR")
     run.add_argument(
@@ -184,6 +163,7 @@ def _build_parser() -> argparse.ArgumentParser:
         ("export", export, export.export),
         ("report", report, report.report),
         ("compare-runs", compare_runs, compare_runs.compare_runs),
+        ("sweep", sweep, sweep.sweep),
     ):
         added = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
         module.add_arguments(added)
@@ -210,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, 2 for bad input, 130 after Ctrl-C.
+        Exit code: 0, 1 where runs of a sweep failed, 2 for bad input, 130 after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         # names of files and classes must not stop a run on a terminal that cannot show them

@@ -4,7 +4,80 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["add_image_options"]
+__all__ = ["add_engine_options", "add_image_options", "add_search_options"]
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options on what is searched for, and how.
+
+    Parameters
+    ----------
+    parser
+        Of a command that searches.
+    """
+    parser.add_argument(
+        "--algorithm",
+        metavar="NAME",
+        help="guided (default), nsga2 (plain NSGA-II with bit-flip mutation) or reference (the published search)",
+    )
+    parser.add_argument(
+        "--pop", type=int, metavar="N", help="individuals per generation (default: 40; reference: 30)"
+    )
+    parser.add_argument(
+        "--gens", type=int, metavar="N", help="generations (default: 25; reference: 200 evaluations)"
+    )
+    parser.add_argument(
+        "--encoding",
+        metavar="E",
+        help="what a bit means: features (default), neurons, neurons:1, neurons:2, neurons:both, "
+        "features+neurons, connections",
+    )
+    parser.add_argument(
+        "--objectives",
+        metavar="A,B,C",
+        help="accuracy, r2, mse, active_neurons, cka, cka:noise, cka:dense, and with out-of-distribution rows "
+        "(--ood) ood_auroc, which is ood_auroc:temperature, ood_auroc:msp, ood_auroc:odin, ood_auroc:energy "
+        "(default: accuracy,active_neurons,cka; for regression r2,active_neurons,cka)",
+    )
+    parser.add_argument(
+        "--cv",
+        type=int,
+        metavar="K",
+        help="folds that score a mask, inside the training rows; 1 for a 25%% hold-out "
+        "(default: 5 below 2,000 rows, else 1)",
+    )
+    parser.add_argument("--device", metavar="D", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        help="any other setting, e.g. --set epochs=40, --set hidden=[32,16], --set preset=paper, "
+        "--set task=regression, --set max_active=100, --set chunk=3 (individuals trained at once; changes nothing "
+        "but memory); may be repeated; the config.toml of any run lists them all",
+    )
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options on other machines.
+
+    Parameters
+    ----------
+    parser
+        Of a command that can work on several machines.
+    """
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        metavar="E",
+        help="where heads are trained: local (default: on this machine) or ray (on a Ray cluster, or the cores of "
+        "this machine); the same results (docs/cluster.md)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="A",
+        help="of --engine ray: the cluster, auto, HOST:PORT or ray://HOST:PORT (default: a Ray of its own on this "
+        "machine)",
+    )
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:

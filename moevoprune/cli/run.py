@@ -10,6 +10,7 @@ from argparse import Namespace
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from moevoprune.cli.building import (
     INTERRUPTED,
@@ -51,7 +52,7 @@ from moevoprune.fronts.run_folder import (
 from moevoprune.search.loop import SearchResult, check_journal, run_search
 from moevoprune.search.problem import PruningProblem
 
-__all__ = ["run"]
+__all__ = ["add_member_maps", "check_text", "is_finished", "run", "run_problem", "search_options"]
 
 _FILES = (SETTINGS, JOURNAL, RECORD, REPORT, FRONT_CSV, FRONT, HEADS, PREDICTIONS)
 
@@ -64,14 +65,52 @@ def run(arguments: Namespace) -> int:
         # before images are read, which may take hours
         _check_free(out)
     asked = _configure(arguments, out)
-    _check_text(asked)
+    check_text(asked)
     config, problem = build_problem(asked, say=None if arguments.quiet else say)
-    name = Path(config.data.source).stem
-    if out is None:
-        out = free_folder(Path("runs"), f"{name}-seed{config.seed}")
-    resumed = _open_folder(out, config, problem, arguments.resume)
+    with problem:
+        if out is None:
+            out = free_folder(Path("runs"), f"{Path(config.data.source).stem}-seed{config.seed}")
+        return run_problem(config, problem, out, arguments.resume, say, not arguments.no_baselines)
 
-    features = problem.features
+
+def run_problem(
+    config: RunConfig,
+    problem: PruningProblem,
+    out: Path,
+    resume: bool,
+    say: Voice,
+    baselines: bool,
+    maps: bool = True,
+) -> int:
+    """Search a problem, and write or complete its run folder.
+
+    Parameters
+    ----------
+    config, problem
+        Resolved settings and their problem, see :func:`moevoprune.cli.building.build_problem`.
+    out
+        The run folder.
+    resume
+        Whether to go on with what the folder holds.
+    say
+        Told what happens.
+    baselines
+        Whether quick baselines are set beside the front.
+    maps
+        Whether heat maps are drawn over images; :func:`add_member_maps` does that later.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 130 after Ctrl-C.
+
+    Raises
+    ------
+    InputError
+        The folder holds another run, or no mask within the bounds was found.
+    """
+    resumed = _open_folder(out, config, problem, resume)
+    features, name = problem.features, Path(config.data.source).stem
     say(
         f"{name}: {features.n_train} training and {features.n_test} test rows, {features.n_features} features; "
         f"{problem.n_var} bits ({problem.encoding.name}), scored on {problem.fitness.folds.description}, "
@@ -96,7 +135,7 @@ def run(arguments: Namespace) -> int:
         say("interrupted: writing the front found so far (Ctrl-C again to leave that out)")
     go_on = f"to go on: moevoprune run --out {out} --resume"
     try:
-        front = _write_results(out, config, problem, result, started, say, not arguments.no_baselines)
+        front = _write_results(out, config, problem, result, started, say, baselines, maps)
     except KeyboardInterrupt:
         say(f"interrupted: the search is in the journal; {go_on}")
         return INTERRUPTED
@@ -116,6 +155,7 @@ def _write_results(
     started: float,
     say: Voice,
     baselines: bool,
+    maps: bool,
 ) -> Front:
     say(f"retraining the members ({len(result.masks)}) on all training rows and scoring them on the test rows")
     front = declare_front(problem, result)
@@ -146,7 +186,9 @@ def _write_results(
         write_text(out / RECORD, _record(config, problem, result, front, seconds, compared))
         say(str(compared))
     if len(front) and not result.interrupted:
-        _look_closer(out, config, problem, front, say)
+        _study_ensembles(out, config, problem, front, say)
+        if maps:
+            _draw_maps(out, config, front, say)
     report = write_report([out], out / REPORT)
     say(f"\nthe whole front: moevoprune show {out}   a page about it all: {report}")
     return front
@@ -161,8 +203,7 @@ def _remove_outdated(out: Path, front: Front) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _look_closer(out: Path, config: RunConfig, problem: PruningProblem, front: Front, say: Voice) -> None:
-    """Write what the report tells beside the front: ensembles, and heat maps of the members."""
+def _study_ensembles(out: Path, config: RunConfig, problem: PruningProblem, front: Front, say: Voice) -> None:
     try:
         study = study_ensembles(front, problem.features, odin_epsilon=config.problem.odin_epsilon)
         study.save(out)
@@ -171,6 +212,16 @@ def _look_closer(out: Path, config: RunConfig, problem: PruningProblem, front: F
     else:
         say(f"\n{study.headline()} (moevoprune ensemble {out})")
         save_figure(plot_windows(study.windows), out / WINDOWS_FIGURE)
+
+
+def add_member_maps(out: Path, config: RunConfig) -> None:
+    """Draw the heat maps of a finished run that was made where its images are not, and write its report anew."""
+    if config.data.images is not None:
+        _draw_maps(out, config, Front.load(out), Voice(quiet=True))
+        write_report([out], out / REPORT)
+
+
+def _draw_maps(out: Path, config: RunConfig, front: Front, say: Voice) -> None:
     maps = member_maps_of_run(config, front, say)
     if maps is not None:
         maps.save(out)
@@ -188,6 +239,28 @@ def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
         where, raw = read_problem("digits" if arguments.problem is None else arguments.problem)
     options = {
         "seed": ("--seed", arguments.seed),
+        "compute.engine": ("--engine", arguments.engine),
+        "compute.address": ("--address", arguments.address),
+        "compute.actors": ("--actors", arguments.actors),
+        "compute.jobs": ("--jobs", arguments.jobs),
+        **search_options(arguments),
+    }
+    config = configure(raw, where, options, arguments.set or [])
+    for name in ("address", "actors"):
+        if getattr(arguments, name) is not None and config.compute.engine != "ray":
+            raise InputError(f"--{name} is about Ray: add --engine ray, or leave it out")
+    return config
+
+
+def search_options(arguments: Namespace) -> dict[str, tuple[str, Any]]:
+    """Options of :func:`moevoprune.cli.options.add_search_options` by the key of the setting they change.
+
+    Raises
+    ------
+    InputError
+        A ``--backbone-arg`` has no ``=``.
+    """
+    return {
         "search.pop": ("--pop", arguments.pop),
         "search.gens": ("--gens", arguments.gens),
         "search.algorithm": ("--algorithm", arguments.algorithm),
@@ -197,10 +270,16 @@ def _configure(arguments: Namespace, out: Path | None) -> RunConfig:
         "compute.device": ("--device", arguments.device),
         **image_options(arguments),
     }
-    return configure(raw, where, options, arguments.set or [])
 
 
-def _check_text(config: RunConfig) -> None:
+def check_text(config: RunConfig) -> None:
+    """Refuse settings that no settings file could hold.
+
+    Raises
+    ------
+    InputError
+        A name is not UTF-8.
+    """
     try:
         to_toml(config).encode("utf-8")
     except UnicodeEncodeError:
@@ -210,6 +289,11 @@ def _check_text(config: RunConfig) -> None:
 def _check_free(out: Path) -> None:
     if any(exists(out / name) for name in _FILES):
         raise InputError(f"{out}: holds another run: add --resume to continue it, or choose another --out folder")
+
+
+def is_finished(out: Path) -> bool:
+    """Whether a folder holds a run that came to its end."""
+    return exists(out / REPORT) and entry(read_record(out), "interrupted") is False
 
 
 def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: bool) -> bool:
@@ -259,6 +343,7 @@ def _record(
         "packages": {name: version(name) for name in ("numpy", "pymoo", "scikit-learn", "torch")},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": 1 if device.type == "cpu" else torch.get_num_threads(),
+        "engine": config.compute.engine,
         "data": {
             "name": problem.features.name,
             "sha256": problem.features.content_hash,

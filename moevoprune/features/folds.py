@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moevoprune.errors import InputError
+from moevoprune.features.feature_folder import MappedRows, is_mapped
 from moevoprune.features.feature_set import FeatureSet
 
-__all__ = ["HOLD_OUT_SHARE", "Folds", "fresh_seed", "make_folds", "training_part"]
+__all__ = ["HOLD_OUT_SHARE", "Folds", "fresh_seed", "make_folds", "training_part", "training_targets"]
 
 HOLD_OUT_SHARE = 0.25
 _AUTO_FOLDS = 5
@@ -37,14 +38,25 @@ class Folds:
         return len(self.train)
 
 
-def training_part(features: FeatureSet) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.generic]]:
-    """All rows that may be learned from: the training rows, then the validation rows where there are any."""
-    if features.X_val is None or features.y_val is None:
-        return features.X_train, features.y_train
-    return (
-        np.concatenate([features.X_train, features.X_val]),
-        np.concatenate([features.y_train, features.y_val]),
-    )
+def training_part(
+    features: FeatureSet,
+) -> tuple[npt.NDArray[np.float32] | MappedRows, npt.NDArray[np.generic]]:
+    """All rows that may be learned from: the training rows, then the validation rows where there are any.
+
+    Returns
+    -------
+    rows, targets
+        Features, read when they are asked for where they are left on disk, and labels or targets.
+    """
+    parts = [features.X_train] if features.X_val is None else [features.X_train, features.X_val]
+    if any(is_mapped(part) for part in parts):
+        return MappedRows(parts), training_targets(features)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts), training_targets(features)
+
+
+def training_targets(features: FeatureSet) -> npt.NDArray[np.generic]:
+    """Labels or targets of :func:`training_part`."""
+    return features.y_train if features.y_val is None else np.concatenate([features.y_train, features.y_val])
 
 
 def make_folds(features: FeatureSet, cv: int | None, seed: int, repeats: int = 1) -> Folds:
@@ -69,7 +81,7 @@ def make_folds(features: FeatureSet, cv: int | None, seed: int, repeats: int = 1
         ``cv`` or ``repeats`` is below 1, the data's own validation rows are to be repeated, or some class (or the
         data) has fewer rows than folds.
     """
-    labels_or_targets = training_part(features)[1]
+    labels_or_targets = training_targets(features)
     n_rows = len(labels_or_targets)
     if repeats < 1:
         raise InputError(f"repeats = {repeats}: split the rows at least once")

@@ -14,13 +14,13 @@ BUILT_IN = ("digits",)
 
 
 def load_features(source: str | Path, task: Task | None = None) -> FeatureSet:
-    """Load a built-in feature set by its name, or one from an .npz file.
+    """Load a built-in feature set by its name, or one from an .npz file or a folder of .npy files.
 
     Parameters
     ----------
     source : str or Path
         "digits" for the built-in set (write "./digits" for a file of that name), or the path of an .npz
-        file.
+        file or of a folder with `X_train.npy` and the others in it; see :meth:`FeatureSet.load`.
     task : {"classification", "regression"}, optional
         Overrides the file's task; see :meth:`FeatureSet.load`.
 

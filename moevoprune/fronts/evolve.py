@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moevoprune.features import FeatureSet
-from moevoprune.features.folds import training_part
+from moevoprune.features.folds import training_targets
 from moevoprune.fronts.front import Axis, Front
 from moevoprune.fronts.ood_scoring import OodTest
-from moevoprune.fronts.predictions import Predictions, evenly
+from moevoprune.fronts.predictions import Predictions
 from moevoprune.heads.head import TrainedHead
 from moevoprune.search.algorithms import DEFAULT_ALGORITHM
 from moevoprune.search.fitness import pack
@@ -31,8 +31,6 @@ Values = npt.NDArray[np.float64]
 
 # of a head whose outputs are not finite, as the objectives score it
 DIVERGED_TEST_SCORE = {"classification": 0.0, "regression": -1e3}
-# numbers of outputs per member that are kept for validation rows; of more rows, evenly spread ones are
-_MOST_PREDICTED, _FEWEST_ROWS = 100_000, 1000
 
 # what a repeated or resumed run has in common with the first; times are not
 _HISTORY = ("number", "evaluations", "cache_hits", "archive_size", "hypervolume", "best", "smallest_close")
@@ -136,18 +134,13 @@ def declare_front(problem: PruningProblem, result: SearchResult) -> Front:
 
 def _predictions(problem: PruningProblem, masks: Bits, tested: Sequence[npt.NDArray[Any]]) -> Predictions:
     """What heads predict for validation rows, beside their answers for the test rows."""
-    features, folds = problem.features, problem.fitness.folds
-    rows = np.concatenate(folds.validation)
-    _, targets = training_part(features)
-    # rising rows are the same for every seed of the folds, so that fronts can be merged
-    order = np.argsort(rows, kind="stable")
-    order = order[evenly(len(order), max(_MOST_PREDICTED // features.n_outputs, _FEWEST_ROWS))]
-    validation = np.empty((len(masks), len(order), features.n_outputs), dtype=np.float32)
-    for entry, outputs in zip(validation, problem.fitness.predict_validation(masks), strict=True):
-        entry[:] = outputs[order]
-    return Predictions(
-        features.task, rows[order], targets[rows[order]], validation, features.y_test, np.stack(tested)
-    )
+    features, fitness = problem.features, problem.fitness
+    rows = np.concatenate(fitness.folds.validation)[fitness.predicted]
+    validation = np.empty((len(masks), len(rows), features.n_outputs), dtype=np.float32)
+    for entry, outputs in zip(validation, fitness.predict_validation(masks), strict=True):
+        entry[:] = outputs
+    targets = training_targets(features)[rows]
+    return Predictions(features.task, rows, targets, validation, features.y_test, np.stack(tested))
 
 
 def score_on_test(problem: PruningProblem, masks: Bits) -> Values:

@@ -29,6 +29,9 @@ Values = npt.NDArray[np.float64]
 # AUROC and FPR95 of a head whose outputs are not finite
 DIVERGED_OOD = (0.0, 1.0)
 
+# test rows may be on disk, and as many as there is no memory for
+_ROWS_AT_ONCE = 8192
+
 _MEASURES = ("ood_auroc", "ood_fpr95")
 _DEFAULT_SCORE = "temperature"
 
@@ -124,8 +127,10 @@ class OodTest:
     def _outputs(self, head: TrainedHead, rows: npt.NDArray[np.float32], score: str) -> Tensor:
         # as the search compares them: in float64, since scores differ far below float32's last digit
         module = head.to_module(prepared=True).double()
-        prepared = torch.from_numpy(head.prepare(rows)).double()
-        if score == "odin":
-            prepared = odin_perturb(module, prepared, torch.from_numpy(self.odin_step[head.inputs]))
-        outputs: Tensor = module(prepared)
-        return outputs
+        outputs = []
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            prepared = torch.from_numpy(head.prepare(rows[start : start + _ROWS_AT_ONCE])).double()
+            if score == "odin":
+                prepared = odin_perturb(module, prepared, torch.from_numpy(self.odin_step[head.inputs]))
+            outputs.append(module(prepared))
+        return torch.cat(outputs)

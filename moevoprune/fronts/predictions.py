@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from moevoprune.errors import InputError
 from moevoprune.files import atomic_path
+from moevoprune.objectives import evenly
 
 __all__ = ["Predictions", "check_present", "evenly"]
 
@@ -211,9 +212,3 @@ def check_present(predictions: Predictions | None) -> Predictions:
             "merged from runs whose validation rows differ, as hold-outs do (take one run, or runs with --cv 5)"
         )
     return predictions
-
-
-def evenly(count: int, most: int) -> Indices:
-    """At most so many of ``count`` indices, spread evenly, from the middle of equal parts."""
-    chosen = min(count, most)
-    return (np.arange(chosen, dtype=np.int64) * 2 + 1) * count // max(2 * chosen, 1)

@@ -53,6 +53,7 @@ NOISE_SEVERITIES = (0.0, 0.25, 0.5, 1.0, 2.0)
 
 _COLUMNS = ("name", "kind", "severity", "accuracy", "error")
 _BATCH = 16
+_ROWS_AT_ONCE = 8192
 
 
 class Predictor(Protocol):
@@ -166,11 +167,19 @@ def feature_noise(
     tallies = {name: [_Tally(features.task, features.y_test) for _ in steps] for name in predictors}
     for repeat in range(repeats):
         generator = np.random.default_rng([seed, 0x9015, repeat])
-        noise = generator.standard_normal(features.X_test.shape, dtype=np.float32) * spread
-        for number, step in enumerate(steps):
-            rows = features.X_test + np.float32(step) * noise
-            for name, predictor in predictors.items():
-                tallies[name][number].add(_predict(predictor, rows))
+        guesses: dict[tuple[str, int], list[Array]] = {
+            (name, n): [] for name in predictors for n in range(len(steps))
+        }
+        # some rows at a time: test rows may be on disk, and as many as there is no memory for
+        for start in range(0, features.n_test, _ROWS_AT_ONCE):
+            clean = features.X_test[start : start + _ROWS_AT_ONCE]
+            noise = generator.standard_normal(clean.shape, dtype=np.float32) * spread
+            for number, step in enumerate(steps):
+                rows = clean + np.float32(step) * noise
+                for name, predictor in predictors.items():
+                    guesses[name, number].append(_predict(predictor, rows))
+        for (name, number), parts in guesses.items():
+            tallies[name][number].add(np.concatenate(parts))
     return [_curve(name, FEATURE_NOISE, steps, tally) for name, tally in tallies.items()]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moevoprune.objectives.base import Candidate, FoldPrediction, Objective
+from moevoprune.objectives.base import MOST_REPRESENTED, Candidate, FoldPrediction, Objective, evenly
 from moevoprune.objectives.builtin import MIN_CKA_ROWS, available_objectives, ood_scores_of, resolve_objectives
 from moevoprune.objectives.cka import debiased_linear_cka
 from moevoprune.objectives.ood import (
@@ -19,6 +19,7 @@ from moevoprune.objectives.predictive import accuracy, mean_squared_error, r2_sc
 
 __all__ = [
     "MIN_CKA_ROWS",
+    "MOST_REPRESENTED",
     "ODIN_TEMPERATURE",
     "OOD_SCORES",
     "Candidate",
@@ -29,6 +30,7 @@ __all__ = [
     "available_objectives",
     "debiased_linear_cka",
     "energy_score",
+    "evenly",
     "fpr_at_tpr",
     "max_softmax_score",
     "mean_squared_error",

@@ -16,13 +16,22 @@ from torch import Tensor
 
 from moevoprune.errors import InputError
 
-__all__ = ["NEEDS", "TASKS", "Candidate", "FoldPrediction", "Objective"]
+__all__ = ["MOST_REPRESENTED", "NEEDS", "TASKS", "Candidate", "FoldPrediction", "Objective", "evenly"]
+
+# rows that hidden representations are compared on: noisy ones are held in memory, whatever the number of rows
+MOST_REPRESENTED = 5000
 
 TASKS: frozenset[str] = frozenset({"classification", "regression"})
 NEEDS: frozenset[str] = frozenset({"noise", "dense", "ood", "odin"})
 
 # Stands in for "worse than anything" where an objective states neither a worst nor a diverged value.
 _DIVERGED = 1e6
+
+
+def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
+    """At most so many of ``count`` indices, spread evenly, from the middle of equal parts."""
+    chosen = min(count, most)
+    return (np.arange(chosen, dtype=np.int64) * 2 + 1) * count // max(2 * chosen, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +44,12 @@ class FoldPrediction:
         Class labels, or real-valued targets; ``n >= 1``.
     outputs : Tensor, shape (n, C) or (n, T)
         The head's logits, or its predictions.
-    hidden : Tensor, shape (n, H)
-        Its last hidden representation (the outputs if the head has no hidden layer).
-    hidden_noisy : Tensor, shape (n, H'), or None
+    hidden : Tensor, shape (m, H)
+        Its last hidden representation (the outputs if the head has no hidden layer) of the rows
+        :attr:`represented`: of all, ``m = n``, or of :data:`MOST_REPRESENTED` where there are more.
+    hidden_noisy : Tensor, shape (m, H'), or None
         The same for the same rows with noise added to their inputs.
-    hidden_dense : Tensor, shape (n, H'), or None
+    hidden_dense : Tensor, shape (m, H'), or None
         The unpruned head's last hidden representation of the same rows.
     ood_outputs : Tensor, shape (n_ood, C), or None
         The head's outputs on out-of-distribution rows, the same rows for every fold; ``n_ood >= 1``.
@@ -76,12 +86,14 @@ class FoldPrediction:
             raise InputError(
                 f"fold prediction: class labels have shape {tuple(self.targets.shape)}; give shape (n,)"
             )
-        for name in ("outputs", "hidden", "hidden_noisy", "hidden_dense", "odin_outputs"):
+        m = min(n, MOST_REPRESENTED)
+        rows = {"outputs": n, "hidden": m, "hidden_noisy": m, "hidden_dense": m, "odin_outputs": n}
+        for name, n_wanted in rows.items():
             value = getattr(self, name)
-            if value is not None and (value.ndim != 2 or value.shape[0] != n):
+            if value is not None and (value.ndim != 2 or value.shape[0] != n_wanted):
                 raise InputError(
                     f"fold prediction: {name} has shape {tuple(value.shape)} but there are {n} targets; "
-                    f"give shape ({n}, width)"
+                    f"give shape ({n_wanted}, width)"
                 )
         width = self.outputs.shape[1]
         for name in ("ood_outputs", "odin_outputs", "odin_ood_outputs"):
@@ -94,8 +106,13 @@ class FoldPrediction:
 
     @property
     def n_rows(self) -> int:
-        """Number of validation rows."""
+        """Number of validation rows, n."""
         return int(self.targets.shape[0]) if self.targets.ndim else 0
+
+    @property
+    def represented(self) -> npt.NDArray[np.int64]:
+        """Numbers of the rows that hidden representations are about, shape (m,): evenly spread where m < n."""
+        return evenly(self.n_rows, MOST_REPRESENTED)
 
 
 @dataclass(frozen=True, eq=False)

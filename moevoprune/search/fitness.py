@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +14,25 @@ from torch import Tensor
 from moevoprune.baselines.data import RankingData
 from moevoprune.device import reproducible
 from moevoprune.errors import InputError
+from moevoprune.features.feature_folder import MappedRows
 from moevoprune.features.feature_set import FeatureSet
 from moevoprune.features.folds import make_folds, training_part
 from moevoprune.features.ood import ood_selection
 from moevoprune.heads.encodings import HeadMask, HeadShape, make_encoding
 from moevoprune.heads.head import TrainedHead
+from moevoprune.heads.row_sources import PreparedRows, is_large
 from moevoprune.heads.scaling import Scaling
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.trainer import TRAINER_VERSION, HeadStack, PopulationTrainer
-from moevoprune.objectives import MIN_CKA_ROWS, Candidate, FoldPrediction, Objective, odin_perturb
+from moevoprune.objectives import (
+    MIN_CKA_ROWS,
+    MOST_REPRESENTED,
+    Candidate,
+    FoldPrediction,
+    Objective,
+    evenly,
+    odin_perturb,
+)
 
 __all__ = ["DEFAULT_ODIN_EPSILON", "FitnessEvaluator", "pack", "settled"]
 
@@ -34,6 +46,15 @@ Floats = npt.NDArray[np.float32]
 
 # numbers of outputs kept in memory, 256 MB
 _MOST_REMEMBERED = 2**26
+# numbers of outputs per mask that are kept for validation rows; of more rows, evenly spread ones are
+_MOST_PREDICTED, _FEWEST_PREDICTED = 100_000, 1000
+# numbers of outputs of heads that read the same rows of a large set together, 256 MB
+_MOST_OUTPUTS = 2**26
+# validation rows that a head is given at once; a row's last digits may depend on the others beside it
+_ROWS_AT_ONCE = 8192
+
+# what objectives that compare hidden representations need
+_CKA_NEEDS = frozenset({"noise", "dense"})
 
 # in variances of the target: errors beyond are a diverged head's, and would drown all others in a mean
 _LARGEST_ERROR = 1e3
@@ -44,6 +65,9 @@ _OUTPUT_STEPS = 2.0**32
 
 class FitnessEvaluator:
     """Objective values of masks: a pure function of mask, data, settings and seed.
+
+    A large training part (:func:`moevoprune.heads.row_sources.is_large`) is read batch by batch, from wherever it
+    is; other sets are prepared in memory. Both give the same bits.
 
     Parameters
     ----------
@@ -69,11 +93,16 @@ class FitnessEvaluator:
     odin_epsilon
         Step of ODIN's perturbation, in training standard deviations of each feature; only ``ood_auroc:odin`` uses
         it.
+    jobs
+        Processes that train heads side by side; changes nothing but time.
 
     Attributes
     ----------
     odin_step
         That step for each feature in the units that heads read, shape (features,).
+    predicted
+        Places, in the validation rows of one fold after the other, that :meth:`predict_validation` is about; by
+        rising row number.
     n_heads
         Heads trained so far: one per mask and fold, and those trained on the whole training part.
     """
@@ -90,14 +119,32 @@ class FitnessEvaluator:
         noise: float,
         repeats: int = 1,
         odin_epsilon: float = DEFAULT_ODIN_EPSILON,
+        jobs: int = 1,
     ) -> None:
+        self._arguments: dict[str, Any] = {
+            "encoding": encoding,
+            "objectives": objectives,
+            "head": head,
+            "cv": cv,
+            "seed": seed,
+            "noise": noise,
+            "repeats": repeats,
+            "odin_epsilon": odin_epsilon,
+        }
         self.features = features
         self.objectives = objectives
         self.encoding = make_encoding(encoding, HeadShape(features.n_features, head.hidden, features.n_outputs))
         self.folds = make_folds(features, cv, seed, repeats)
         raw_features, raw_targets = training_part(features)
         self.scaling = Scaling.fit(raw_features, raw_targets, head.standardise)
-        prepared = self.scaling.apply(raw_features)
+        prepared: Floats | PreparedRows
+        if isinstance(raw_features, MappedRows) or is_large(raw_features.shape):
+            rows = raw_features if isinstance(raw_features, MappedRows) else MappedRows([raw_features])
+            prepared = PreparedRows(rows, self.scaling)
+            if not is_large(rows.shape):
+                prepared = prepared.rows(np.arange(len(rows)))
+        else:
+            prepared = self.scaling.apply(raw_features)
         prepared_targets = self.scaling.apply_to_targets(raw_targets)
         if features.task == "classification":
             prepared_targets = prepared_targets.astype(np.int64)
@@ -105,8 +152,11 @@ class FitnessEvaluator:
             spread = raw_targets.astype(np.float64).std(axis=0)
             self._target_spread = np.where(spread > 0, spread, 1.0)
         self._prepared_targets = prepared_targets
-        self.trainer = PopulationTrainer(prepared, prepared_targets, self.encoding.shape, head, seed, device)
+        self.trainer = PopulationTrainer(
+            prepared, prepared_targets, self.encoding.shape, head, seed, device, jobs=jobs
+        )
         self.device = self.trainer.device
+        self._source = prepared if isinstance(prepared, PreparedRows) else None
         self._noise = noise
         self._seed = seed
         self._head = head
@@ -114,16 +164,20 @@ class FitnessEvaluator:
         self._outputs: dict[bytes, Floats] = {}
         needs = self._needs = frozenset[str]().union(*(objective.needs for objective in objectives))
         smallest = min(len(rows) for rows in self.folds.validation)
-        if needs & {"noise", "dense"} and smallest < MIN_CKA_ROWS:
+        if needs & _CKA_NEEDS and smallest < MIN_CKA_ROWS:
             fewer = "use fewer folds (--cv), or " if len(self.folds) > 1 else ""
             raise InputError(
                 f"{features.name}: a fold has {smallest} validation rows, but CKA needs at least {MIN_CKA_ROWS}: "
                 f"{fewer}leave CKA out (--objectives accuracy,active_neurons)"
             )
-        self._validation = [self._rows(prepared, rows) for rows in self.folds.validation]
+        self._validation = [_ValidationRows(prepared, rows, self.device) for rows in self.folds.validation]
         targets = raw_targets if features.task == "regression" else raw_targets.astype(np.int64)
-        self._targets = [self._rows(targets, rows) for rows in self.folds.validation]
+        self._targets = [torch.from_numpy(targets[rows]).to(self.device) for rows in self.folds.validation]
         self._noisy = self._noisy_validation() if "noise" in needs else None
+        # rising rows are the same for every seed of the folds, so that fronts can be merged
+        order = np.argsort(np.concatenate(self.folds.validation), kind="stable")
+        most = max(_MOST_PREDICTED // features.n_outputs, _FEWEST_PREDICTED)
+        self.predicted = order[evenly(len(order), most)]
         self._dense_hidden: list[Tensor] | None = None
         if "dense" in needs:
             self._dense_hidden = self._hidden_of_dense_head()
@@ -141,6 +195,8 @@ class FitnessEvaluator:
         """Everything that a fitness value depends on besides the mask, as plain values."""
         head = {f"head.{key}": value for key, value in self._head.model_dump(mode="json").items()}
         odin = {"odin_epsilon": self._odin_epsilon} if "odin" in self._needs else {}
+        largest = max(len(rows) for rows in self.folds.validation)
+        cka = {"cka_rows": MOST_REPRESENTED} if self._needs & _CKA_NEEDS and largest > MOST_REPRESENTED else {}
         return {
             "data": f"{self.features.name} ({self.features.content_hash[:16]})",
             "encoding": self.encoding.name,
@@ -151,9 +207,36 @@ class FitnessEvaluator:
             "dtype": str(self.trainer.dtype).removeprefix("torch."),
             "trainer": TRAINER_VERSION,
             "torch": torch.__version__,
+            **cka,
             **odin,
             **head,
         }
+
+    def recipe(self) -> dict[str, Any]:
+        """Arguments that make the same evaluator again, without ``features``, ``device`` and ``jobs``."""
+        return dict(self._arguments)
+
+    def close(self) -> None:
+        """End the worker processes, if there are any; they start again when they are needed."""
+        self.trainer.close()
+
+    def adopt(self, mask: Bits, outputs: Floats | None) -> None:
+        """Take note of a mask that another evaluator of the same recipe has trained and scored.
+
+        Parameters
+        ----------
+        mask
+            Shape (n_bits,).
+        outputs
+            What :meth:`predict_validation` yields for it; None where that did not come along.
+        """
+        self.n_heads += len(self.folds)
+        if outputs is not None:
+            self._remember(pack(mask[None])[0], outputs)
+
+    def forget(self) -> None:
+        """Forget the outputs of masks that :meth:`evaluate` has scored, e.g. where they were sent elsewhere."""
+        self._outputs.clear()
 
     def evaluate(self, bits: Bits) -> Iterator[tuple[Values, bool]]:
         """Train and score masks, one after the other as they are done.
@@ -172,11 +255,11 @@ class FitnessEvaluator:
         for key, candidate in zip(pack(bits), self._candidates(bits), strict=True):
             with reproducible(self.device):
                 values = np.array([objective(candidate) for objective in self.objectives])
-            self._remember(key, _outputs_of(candidate))
+            self._remember(key, self._outputs_of(candidate))
             yield values, not candidate.finite
 
     def predict_validation(self, bits: Bits) -> Iterator[Floats]:
-        """What masks' heads predict for the validation rows of their folds.
+        """What masks' heads predict for validation rows of their folds, those at the places :attr:`predicted`.
 
         The masks that :meth:`evaluate` scored last are remembered, up to some memory; others are trained again, to
         the same bits.
@@ -188,14 +271,14 @@ class FitnessEvaluator:
 
         Yields
         ------
-        ndarray, shape (validation rows of all folds, outputs)
-            Logits, or predicted targets in their own units; fold after fold. NaN for a fold that diverged.
+        ndarray, shape (places, outputs)
+            Logits, or predicted targets in their own units. NaN for a fold that diverged.
         """
         for row, key in zip(bits, pack(bits), strict=True):
             known = self._outputs.get(key)
             if known is None:
                 (candidate,) = self._candidates(row[None])
-                known = _outputs_of(candidate)
+                known = self._outputs_of(candidate)
             yield known
 
     def train_final(self, bits: Bits) -> Iterator[TrainedHead]:
@@ -212,7 +295,7 @@ class FitnessEvaluator:
             One per mask, in order.
         """
         masks = [self.encoding.decode(row) for row in bits]
-        everything = [np.arange(self.trainer.features.shape[0])]
+        everything = [np.arange(len(self._prepared_targets))]
         for stack in self.trainer.fit(masks, everything):
             self.n_heads += 1
             yield TrainedHead.from_stack(stack, 0, self.scaling)
@@ -220,10 +303,17 @@ class FitnessEvaluator:
     def _candidates(self, bits: Bits) -> Iterator[Candidate]:
         """Train masks on the folds, and have them predict what the objectives look at."""
         masks = [self.encoding.decode(row) for row in bits]
-        for row, stack in zip(bits, self.trainer.fit(masks, self.folds.train), strict=True):
-            self.n_heads += len(self.folds)
+        active = [int(self.encoding.count_active(row)) for row in bits]
+        trained = zip(self.trainer.fit(masks, self.folds.train), active, strict=True)
+        n_outputs = sum(len(targets) for targets in self._targets) * self.features.n_outputs
+        # rows that have to be read are so for many heads at once; others for one, the sooner to be told
+        together = max(_MOST_OUTPUTS // n_outputs, 1) if self._validation[0].on_demand else 1
+        while group := list(itertools.islice(trained, together)):
+            self.n_heads += len(self.folds) * len(group)
             with reproducible(self.device):
-                yield self._candidate(stack, int(self.encoding.count_active(row)))
+                candidates = self._candidates_of(group)
+            while candidates:
+                yield candidates.pop(0)
 
     def _remember(self, key: bytes, outputs: Floats) -> None:
         """Keep the outputs of a mask; those scored longest ago make room, as they are the least likely members."""
@@ -256,7 +346,7 @@ class FitnessEvaluator:
             self.n_heads += 1
             with reproducible(self.device):
                 inputs = torch.from_numpy(stack.mask.inputs).to(self.device)
-                outputs = stack.forward(_columns(self._validation[fold], stack.mask, inputs), 0)[0]
+                outputs = self._validation_outputs(stack, fold, inputs)
                 if stack.diverged[0] or not bool(outputs.isfinite().all()):
                     of_mask[:] = 0.0 if classification else -_LARGEST_ERROR
                 elif classification:
@@ -281,8 +371,10 @@ class FitnessEvaluator:
         rows
             Row numbers of the training part to keep to, e.g. a fold's; None for all.
         """
-        # on CPU a view, no copy
-        prepared = self.trainer.features.float().cpu().numpy()
+        prepared: Floats | PreparedRows | None = self._source
+        if prepared is None:
+            # on CPU a view, no copy
+            prepared = self.trainer.features.float().cpu().numpy()
         return RankingData(
             prepared,
             self._prepared_targets,
@@ -295,14 +387,12 @@ class FitnessEvaluator:
             rows,
         )
 
-    def _rows(self, array: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array[rows])).to(self.device)
-
     def _noisy_validation(self) -> list[Tensor]:
-        """Validation rows with Gaussian noise, the same for every mask."""
+        """Rows whose hidden representation is looked at, with Gaussian noise, the same for every mask."""
         deviation = self._deviation()
         noisy = []
-        for fold, clean in enumerate(self._validation):
+        for fold, rows in enumerate(self._validation):
+            clean = rows.represented
             generator = np.random.default_rng([self._seed, 0x9015, fold])
             noise = generator.standard_normal(tuple(clean.shape), dtype=np.float32)
             noisy.append(clean + torch.from_numpy(noise * np.float32(self._noise) * deviation).to(self.device))
@@ -318,52 +408,52 @@ class FitnessEvaluator:
         mask = self.encoding.decode(self.encoding.dense())
         (stack,) = self.trainer.fit([mask], self.folds.train)
         with reproducible(self.device):
-            return [stack.forward(rows, fold)[1] for fold, rows in enumerate(self._validation)]
+            return [stack.forward(rows.represented, fold)[1] for fold, rows in enumerate(self._validation)]
 
-    def _candidate(self, stack: HeadStack, active: int) -> Candidate:
-        inputs = torch.from_numpy(stack.mask.inputs).to(self.device)
-        diverged = stack.diverged
-        confidence = None if self._ood is None else self._confidence(stack, inputs, self._ood)
-        folds = []
-        for fold, clean in enumerate(self._validation):
-            outputs, hidden = stack.forward(_columns(clean, stack.mask, inputs), fold)
-            ood: dict[str, Tensor] = {}
-            if confidence is not None:
-                outputs, ood = confidence(fold)
-            if diverged[fold]:
-                outputs = torch.full_like(outputs, float("nan"))
-            noisy = None
-            if self._noisy is not None:
-                noisy = stack.forward(_columns(self._noisy[fold], stack.mask, inputs), fold)[1]
-            dense = None if self._dense_hidden is None else self._dense_hidden[fold]
-            outputs = self._in_target_units(outputs)
-            folds.append(FoldPrediction(self._targets[fold], outputs, hidden, noisy, dense, **ood))
-        return Candidate(tuple(folds), active, self.encoding.n_bits)
+    def _candidates_of(self, trained: Sequence[tuple[HeadStack, int]]) -> list[Candidate]:
+        """What individuals' heads predict; every validation row is read once for all of them."""
+        heads = [_Predictor(stack, self.device) for stack, _ in trained]
+        if self._ood is not None:
+            step = torch.from_numpy(self.odin_step).to(self.device) if "odin" in self._needs else None
+            for predictor in heads:
+                predictor.add_confidence(self._ood, step, self._in_target_units)
+        folds: list[list[FoldPrediction]] = [[] for _ in heads]
+        for fold, rows in enumerate(self._validation):
+            for predictor in heads:
+                predictor.open(fold)
+            for block in rows.blocks():
+                for predictor in heads:
+                    predictor.read(block)
+            for predictor, predictions in zip(heads, folds, strict=True):
+                predictions.append(self._fold_prediction(predictor, fold))
+        return [
+            Candidate(tuple(predictions), active, self.encoding.n_bits)
+            for predictions, (_, active) in zip(folds, trained, strict=True)
+        ]
 
-    def _confidence(
-        self, stack: HeadStack, inputs: Tensor, ood: Tensor
-    ) -> Callable[[int], tuple[Tensor, dict[str, Tensor]]]:
-        """Outputs of a fold's head on its validation rows, and by name on the others that OoD scores compare.
+    def _fold_prediction(self, predictor: _Predictor, fold: int) -> FoldPrediction:
+        outputs, further = predictor.outputs()
+        if predictor.diverged[fold]:
+            outputs = torch.full_like(outputs, float("nan"))
+        rows = self._validation[fold]
+        return FoldPrediction(
+            self._targets[fold],
+            self._in_target_units(outputs),
+            predictor.hidden(rows.represented),
+            None if self._noisy is None else predictor.hidden(self._noisy[fold]),
+            None if self._dense_hidden is None else self._dense_hidden[fold],
+            **further,
+        )
 
-        A score ranks rows by differences far below float32's last digit, hence float64.
-        """
-        exact = stack.to(torch.float64)
-        outside = _columns(ood, stack.mask, inputs).double()
-        outside_of_all = self._in_target_units(settled(exact.outputs_of_all(outside)))
-        step = torch.from_numpy(self.odin_step).to(self.device)[inputs] if "odin" in self._needs else None
+    def _validation_outputs(self, stack: HeadStack, fold: int, inputs: Tensor) -> Tensor:
+        """Outputs of a stack's only head on the validation rows of a fold."""
+        blocks = self._validation[fold].blocks()
+        return torch.cat([stack.forward(_columns(block, stack.mask, inputs), 0)[0] for block in blocks])
 
-        def of_fold(fold: int) -> tuple[Tensor, dict[str, Tensor]]:
-            def forward(rows: Tensor) -> Tensor:
-                return exact.forward(rows, fold)[0]
-
-            inside = _columns(self._validation[fold], stack.mask, inputs).double()
-            named = {"ood_outputs": outside_of_all[fold]}
-            if step is not None:
-                named["odin_outputs"] = settled(forward(odin_perturb(forward, inside, step)))
-                named["odin_ood_outputs"] = settled(forward(odin_perturb(forward, outside, step)))
-            return settled(forward(inside)), named
-
-        return of_fold
+    def _outputs_of(self, candidate: Candidate) -> Floats:
+        outputs = torch.cat([fold.outputs for fold in candidate.folds])
+        places = torch.from_numpy(self.predicted).to(outputs.device)
+        return outputs.index_select(0, places).float().cpu().numpy()
 
     def _in_target_units(self, outputs: Tensor) -> Tensor:
         scale, mean = self.scaling.target_scale, self.scaling.target_mean
@@ -372,13 +462,150 @@ class FitnessEvaluator:
         return outputs * torch.from_numpy(scale).to(outputs) + torch.from_numpy(mean).to(outputs)
 
 
+class _ValidationRows:
+    """Prepared validation rows of a fold: a copy of them, or read when they are asked for.
+
+    Parameters
+    ----------
+    prepared
+        Prepared rows of the training part.
+    rows
+        Numbers of those that the fold is scored on.
+    device
+        Where they are wanted.
+    """
+
+    def __init__(self, prepared: Floats | PreparedRows, rows: npt.NDArray[np.int64], device: torch.device) -> None:
+        self._rows = rows
+        self._device = device
+        self._source = prepared if isinstance(prepared, PreparedRows) else None
+        chosen = rows[evenly(len(rows), MOST_REPRESENTED)]
+        if isinstance(prepared, PreparedRows):
+            self.represented = torch.from_numpy(prepared.rows(chosen)).to(device)
+            return
+        self._all = torch.from_numpy(np.ascontiguousarray(prepared[rows])).to(device)
+        self.represented = self._all
+        if len(chosen) < len(rows):
+            self.represented = torch.from_numpy(np.ascontiguousarray(prepared[chosen])).to(device)
+
+    @property
+    def on_demand(self) -> bool:
+        """Whether rows have to be read and prepared."""
+        return self._source is not None
+
+    def blocks(self) -> Iterator[Tensor]:
+        """All rows in order, some at a time."""
+        for start in range(0, len(self._rows), _ROWS_AT_ONCE):
+            if self._source is None:
+                yield self._all[start : start + _ROWS_AT_ONCE]
+            else:
+                rows = self._source.rows(self._rows[start : start + _ROWS_AT_ONCE])
+                yield torch.from_numpy(rows).to(self._device)
+
+
+class _Predictor:
+    """What one individual's heads say of the validation rows of one fold after the other.
+
+    Parameters
+    ----------
+    stack
+        Its heads.
+    device
+        Where they are.
+    """
+
+    def __init__(self, stack: HeadStack, device: torch.device) -> None:
+        self._stack = stack
+        self._inputs = torch.from_numpy(stack.mask.inputs).to(device)
+        self._confidence: _Confidence | None = None
+        self._fold = 0
+        self._parts: list[tuple[Tensor, Tensor | None]] = []
+        self.diverged = stack.diverged
+
+    def add_confidence(self, ood: Tensor, odin_step: Tensor | None, in_units: Callable[[Tensor], Tensor]) -> None:
+        """Have outputs computed as precisely as out-of-distribution scores need them; see :class:`_Confidence`."""
+        step = None if odin_step is None else odin_step[self._inputs]
+        self._confidence = _Confidence(self._stack, self._columns(ood).double(), step, in_units)
+
+    def open(self, fold: int) -> None:
+        """Turn to a fold."""
+        self._fold = fold
+        self._parts = []
+
+    def read(self, block: Tensor) -> None:
+        """Predict some of the fold's rows."""
+        columns = self._columns(block)
+        if self._confidence is None:
+            self._parts.append((self._stack.forward(columns, self._fold)[0], None))
+        else:
+            self._parts.append(self._confidence.inside(columns.double(), self._fold))
+
+    def outputs(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Outputs for all rows read, and by name those that out-of-distribution scores compare beside them."""
+        outputs = torch.cat([part for part, _ in self._parts])
+        if self._confidence is None:
+            return outputs, {}
+        named = self._confidence.outside(self._fold)
+        perturbed = [part for _, part in self._parts if part is not None]
+        if perturbed:
+            named["odin_outputs"] = torch.cat(perturbed)
+        return outputs, named
+
+    def hidden(self, rows: Tensor) -> Tensor:
+        """Last hidden representation of rows by the fold's head."""
+        return self._stack.forward(self._columns(rows), self._fold)[1]
+
+    def _columns(self, rows: Tensor) -> Tensor:
+        return _columns(rows, self._stack.mask, self._inputs)
+
+
+class _Confidence:
+    """Outputs that out-of-distribution scores compare.
+
+    A score ranks rows by differences far below float32's last digit, hence float64.
+
+    Parameters
+    ----------
+    stack
+        An individual's heads.
+    ood
+        Out-of-distribution rows, shape (rows, kept inputs), float64.
+    odin_step
+        ODIN's step for each input, shape (kept inputs,); None where it is not asked for.
+    in_units
+        Turns outputs into the targets' units.
+    """
+
+    def __init__(
+        self, stack: HeadStack, ood: Tensor, odin_step: Tensor | None, in_units: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._exact = stack.to(torch.float64)
+        self._ood = ood
+        self._step = odin_step
+        self._outside_of_all = in_units(settled(self._exact.outputs_of_all(ood)))
+
+    def inside(self, rows: Tensor, fold: int) -> tuple[Tensor, Tensor | None]:
+        """Outputs of a fold's head on validation rows, as they are and as ODIN moves them."""
+        perturbed = None if self._step is None else self._perturbed(rows, fold, self._step)
+        return settled(self._exact.forward(rows, fold)[0]), perturbed
+
+    def outside(self, fold: int) -> dict[str, Tensor]:
+        """By name, outputs of a fold's head on the out-of-distribution rows."""
+        named = {"ood_outputs": self._outside_of_all[fold]}
+        if self._step is not None:
+            named["odin_ood_outputs"] = self._perturbed(self._ood, fold, self._step)
+        return named
+
+    def _perturbed(self, rows: Tensor, fold: int, step: Tensor) -> Tensor:
+        def forward(inputs: Tensor) -> Tensor:
+            return self._exact.forward(inputs, fold)[0]
+
+        return settled(forward(odin_perturb(forward, rows, step)))
+
+
 def settled(outputs: Tensor) -> Tensor:
     """Cut off the digits that depend on a row's place in a matrix product: equal rows then have equal outputs."""
     return (outputs * _OUTPUT_STEPS).round() / _OUTPUT_STEPS
-
-
-def _outputs_of(candidate: Candidate) -> Floats:
-    return np.concatenate([fold.outputs.float().cpu().numpy() for fold in candidate.folds])
 
 
 def _columns(rows: Tensor, mask: HeadMask, inputs: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from moevoprune.errors import InputError, whole_number
 from moevoprune.features import FeatureSet, load_features
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.objectives import Candidate, Objective, resolve_objectives
+from moevoprune.search.engines import EngineMaker, make_engine
 from moevoprune.search.fitness import DEFAULT_ODIN_EPSILON, FitnessEvaluator, pack
 from moevoprune.search.sampling import as_masks
 
@@ -69,11 +70,20 @@ class PruningProblem(Problem):
     noise
         Standard deviation of the noise of ``cka:noise``, in training standard deviations; > 0.
     chunk
-        Individuals handed to the trainer at once, at most; None for all of them. Changes nothing but memory.
+        Individuals handed to the trainer at once, at most; None for all of them. Changes nothing but memory. Of
+        another engine than ``"local"`` this is its own business.
     repeats
         How often the rows are split into folds anew; a mask's fitness is measured over all of them.
     odin_epsilon
         Step of the perturbation of ``ood_auroc:odin``, in training standard deviations of each feature; 0 or more.
+    engine
+        Where masks are trained: ``"local"``, ``"ray"`` (actors on the cores or GPUs of the Ray that this process
+        is connected to, or of one that is started on this machine), or a function that makes an
+        :class:`~moevoprune.search.engines.Engine` of an evaluator. Changes nothing but time.
+    jobs
+        Processes that train heads side by side on this machine, at least 1; changes nothing but time.
+
+    The problem is a context manager: ``with PruningProblem(...) as problem:`` ends with :meth:`close`.
 
     Attributes
     ----------
@@ -114,6 +124,8 @@ class PruningProblem(Problem):
         chunk: int | None = None,
         repeats: int = 1,
         odin_epsilon: float = DEFAULT_ODIN_EPSILON,
+        engine: str | EngineMaker = "local",
+        jobs: int = 1,
     ) -> None:
         if not isinstance(features, FeatureSet):
             features = load_features(features)
@@ -125,6 +137,7 @@ class PruningProblem(Problem):
         max_active = None if max_active is None else whole_number("max_active", max_active, 1)
         chunk = None if chunk is None else whole_number("chunk", chunk, 1)
         repeats = whole_number("repeats", repeats, 1)
+        jobs = whole_number("jobs", jobs, 1, 1024)
         if not (isinstance(noise, int | float) and 0 < noise <= _LARGEST_NOISE):
             raise InputError(f"noise = {noise!r}: use a number of training standard deviations, above 0 and sane")
         if not (isinstance(odin_epsilon, int | float) and 0 <= odin_epsilon <= _LARGEST_ODIN_EPSILON):
@@ -139,7 +152,7 @@ class PruningProblem(Problem):
         specs = DEFAULT_OBJECTIVES[features.task] if objectives is None else objectives
         self.objectives = resolve_objectives(specs, features.task)
         self.fitness = FitnessEvaluator(
-            features, encoding, self.objectives, head, cv, seed, device, noise, repeats, float(odin_epsilon)
+            features, encoding, self.objectives, head, cv, seed, device, noise, repeats, float(odin_epsilon), jobs
         )
         self.features = features
         self.head = head
@@ -160,6 +173,19 @@ class PruningProblem(Problem):
             n_ieq_constr=1 if max_active is None else 2,
             vtype=bool,
         )
+        # last: what it starts must not be left behind by bad input
+        self._engine = make_engine(engine, self.fitness)
+
+    def __enter__(self) -> PruningProblem:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the processes and machines of the engine; masks that are known stay known."""
+        self._engine.close()
+        self.fitness.close()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PruningProblem:
         # save_history copies the algorithm with its problem every generation; the problem is a pure function
@@ -261,10 +287,11 @@ class PruningProblem(Problem):
         out["G"] = self.violations(bits)
 
     def _train(self, bits: Bits, keys: list[bytes]) -> None:
-        chunk = self.chunk or max(len(bits), 1)
+        # an engine that has many workers needs all that there is to do
+        chunk = (self.chunk if self._engine is self.fitness else None) or max(len(bits), 1)
         for start in range(0, len(bits), chunk):
             part = bits[start : start + chunk]
-            for row, (values, diverged) in enumerate(self.fitness.evaluate(part), start):
+            for row, (values, diverged) in enumerate(self._engine.evaluate(part), start):
                 self._known[keys[row]] = values
                 self.n_trained += 1
                 self.n_diverged += diverged

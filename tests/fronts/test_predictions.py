@@ -9,9 +9,9 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, r2_score
 
 from moevoprune import HeadSettings, InputError, PruningProblem, evolve
-from moevoprune.fronts import evolve as evolve_module
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.predictions import check_present
+from moevoprune.search import fitness as fitness_module
 
 
 def small_front(features, head, seed=1, **options):
@@ -70,8 +70,8 @@ def test_a_resumed_run_gives_the_same(small_features, quick_head, tmp_path):
 
 def test_large_sets_are_thinned_out(found, small_features, quick_head, monkeypatch):
     _, front = found
-    monkeypatch.setattr(evolve_module, "_MOST_PREDICTED", 3 * 10)
-    monkeypatch.setattr(evolve_module, "_FEWEST_ROWS", 2)
+    monkeypatch.setattr(fitness_module, "_MOST_PREDICTED", 3 * 10)
+    monkeypatch.setattr(fitness_module, "_FEWEST_PREDICTED", 2)
     _, thin = small_front(small_features, quick_head)
     _, other = small_front(small_features, quick_head, seed=2)
     rows = thin.predictions.validation_rows
