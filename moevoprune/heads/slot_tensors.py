@@ -22,7 +22,7 @@ from moevoprune.heads.encodings import HeadMask, HeadShape
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.start import StartWeights
 
-__all__ = ["MaskedStart", "SlotPlan", "SlotTensors", "TrainedHead", "bytes_needed", "pad_rows", "release_memory"]
+__all__ = ["MaskedStart", "SlotHead", "SlotPlan", "SlotTensors", "bytes_needed", "pad_rows", "release_memory"]
 
 # tables of row orders larger than this stay in the memory of the host
 _LARGEST_DEVICE_TABLE = 256 * 2**20
@@ -177,7 +177,7 @@ class MaskedStart:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedHead:
+class SlotHead:
     """Weights (kept inputs, kept units) and biases (kept units,) or None of one head, layer by layer."""
 
     weights: list[Tensor]
@@ -397,7 +397,7 @@ class SlotTensors:
                 kept[slot].copy_(state[slot])
         return True
 
-    def take_out(self, slot: int, start: MaskedStart) -> TrainedHead:
+    def take_out(self, slot: int, start: MaskedStart) -> SlotHead:
         """Weights of the head in a slot, which is empty then: of the best epoch where one is kept."""
         self._gram_places.leave(int(self._gram_of[slot]))
         rows = self._kept[0][slot].index_select(1, start.units[0])
@@ -409,7 +409,7 @@ class SlotTensors:
             layer_weights, bias = layer.weights(state[slot], inputs, units)
             weights.append(layer_weights)
             biases.append(bias)
-        return TrainedHead(weights, biases)
+        return SlotHead(weights, biases)
 
     def keep(self, better: npt.NDArray[np.bool_]) -> None:
         """Keep the present weights of some slots as their best."""

@@ -26,9 +26,9 @@ from moevoprune.heads.encodings import HeadMask, HeadShape
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.slot_tensors import (
     MaskedStart,
+    SlotHead,
     SlotPlan,
     SlotTensors,
-    TrainedHead,
     bytes_needed,
     pad_rows,
     release_memory,
@@ -286,7 +286,7 @@ class _Queue:
         self._n_folds = n_folds
         self._settings = settings
         self._early = settings.early_stop != "none"
-        self._finished: dict[int, dict[int, tuple[TrainedHead, float, int]]] = {}
+        self._finished: dict[int, dict[int, tuple[SlotHead, float, int]]] = {}
         self.occupy(0)
 
     def occupy(self, n_slots: int) -> None:
@@ -338,7 +338,7 @@ class _Queue:
             finished |= self._waited >= self._settings.patience
         return np.flatnonzero(finished & (self.mask >= 0))
 
-    def leave(self, slot: int, head: TrainedHead) -> None:
+    def leave(self, slot: int, head: SlotHead) -> None:
         """Move the trained head of a slot to the finished ones."""
         folds = self._finished.setdefault(int(self.mask[slot]), {})
         folds[int(self.fold[slot])] = head, float(self._loss[slot]), int(self.epoch[slot])
