@@ -8,9 +8,10 @@ by masks of earlier generations at the same rung, stop, at most half of them; th
 * after a part of the epochs: successive halving (Jamieson and Talwalkar, AISTATS 2016), on the schedule of the
   whole training, so that survivors go on where they stood.
 
-Survivors have, bit for bit, the fitness they have without a race. What a stopped mask is told (its values at the
-rung, made worse by the margin) depends on whom it was trained with: it is not a fitness, and such a mask is in no
-front.
+Survivors have the fitness they have without a race: bit for bit if the rungs are epochs, but for rounding if they
+are folds (folds that train side by side are padded to the longest batch, and products of other shapes round
+differently). What a stopped mask is told (its values at the rung, made worse by the margin) depends on whom it was
+trained with: it is not a fitness, and such a mask is in no front.
 
 This works on the trainer's insides, as only a prototype may.
 """
@@ -59,12 +60,16 @@ class Race:
         By how much a mask must be worse in every objective but its size to count as dominated.
     dropped
         Share of the masks at a rung that drop out at most.
+    by_quality
+        Whether masks are compared by accuracy (or R²) and size alone, even where there are further objectives:
+        more masks are dominated then, and a rung is cheaper. Otherwise by all objectives.
     """
 
     folds: tuple[int, ...] = ()
     epochs: tuple[float, ...] = ()
     margin: float = 0.0
     dropped: float = 0.5
+    by_quality: bool = False
 
 
 class RacingProblem(PruningProblem):
@@ -85,7 +90,9 @@ class RacingProblem(PruningProblem):
         # by rung: losses there of masks that were trained to the end, none of them dominated by another
         self._finished: list[Values] = [np.zeros((0, self.n_obj)) for _ in (*race.folds, *race.epochs)]
         names = [objective.name for objective in self.objectives]
-        self._margins = np.array([0.0 if name == SIZE_OBJECTIVE else race.margin for name in names])
+        self._compared = [not race.by_quality or name in (self.quality, SIZE_OBJECTIVE) for name in names]
+        noisy = [compared and name != SIZE_OBJECTIVE for name, compared in zip(names, self._compared, strict=True)]
+        self._margins = race.margin * np.array(noisy, dtype=np.float64)
 
     @property
     def n_dropped(self) -> int:
@@ -116,7 +123,8 @@ class RacingProblem(PruningProblem):
         for rung, (folds, epochs) in enumerate(rungs):
             field_.train(running, folds, epochs)
             losses = np.full((len(bits), self.n_obj), np.nan)
-            losses[running] = self.losses(np.array([field_.score(mask, folds)[0] for mask in running]))
+            scores = [field_.score(mask, folds, self._compared)[0] for mask in running]
+            losses[running] = self.losses(np.array(scores))
             at_rungs.append(losses)
             out = self._drop_outs(losses[running], self._finished[rung])
             for mask in running[out]:
@@ -128,7 +136,7 @@ class RacingProblem(PruningProblem):
         for group in field_.groups(running, n_folds):
             field_.train(group, n_folds, n_epochs)
             for mask in group:
-                values, diverged = field_.score(mask, n_folds)
+                values, diverged = field_.score(mask, n_folds, [True] * self.n_obj)
                 field_.forget(mask)
                 self._known[keys[mask]] = values
                 self.n_trained += 1
@@ -141,11 +149,10 @@ class RacingProblem(PruningProblem):
 
     def _drop_outs(self, losses: Values, finished: Values) -> npt.NDArray[np.bool_]:
         """Who stops at a rung, shape (masks,): the clearly dominated, the worst first."""
-        others = np.concatenate([losses, finished])
-        # excess[i, j]: by how much i is worse than j beyond the margin, in the objective where that is least
-        beyond = losses[:, None] - others[None] - self._margins
-        dominated = (beyond >= 0).all(axis=2) & (losses[:, None] > others[None]).any(axis=2)
-        worse = np.where(dominated, (losses[:, None] - others[None]).sum(axis=2), 0.0).max(axis=1)
+        # differences[i, j]: by how much i is worse than j
+        differences = losses[:, None] - np.concatenate([losses, finished])[None]
+        dominated = (differences >= self._margins).all(axis=2) & (differences > 0).any(axis=2)
+        worse = np.where(dominated, differences.sum(axis=2), 0.0).max(axis=1)
         out = np.zeros(len(losses), dtype=np.bool_)
         worst_first = np.argsort(-worse, kind="stable")[: int(self._race.dropped * len(losses))]
         out[worst_first] = worse[worst_first] > 0
@@ -204,8 +211,8 @@ class _Field:
             for group in self.groups(numbers, max(len(folds), 1)) if folds else []:
                 self._train_group([self._runner(number) for number in group], folds, epochs)
 
-    def score(self, number: int, n_folds: int) -> tuple[Values, bool]:
-        """Objective values of a mask on its first folds, and whether a head diverged."""
+    def score(self, number: int, n_folds: int, wanted: Sequence[bool]) -> tuple[Values, bool]:
+        """Wanted objective values of a mask on its first folds, others at their worst; whether a head diverged."""
         fitness, runner = self._fitness, self._runners[number]
         layers = [runner.heads[fold] for fold in range(n_folds)]
         weights = tuple(torch.stack(parts) for parts in zip(*(weights for weights, _ in layers), strict=True))
@@ -216,14 +223,22 @@ class _Field:
         losses = np.array([runner.losses[fold] for fold in range(n_folds)])
         trained = np.array([runner.epochs[fold] for fold in range(n_folds)])
         stack = HeadStack(runner.mask, weights, biases, losses, trained)
-        everything = fitness._validation
+        everything, noisy = fitness._validation, fitness._noisy
         fitness._validation = everything[:n_folds]
+        if not all(wanted):
+            # noise is for objectives that nobody asks for here
+            fitness._noisy = None
         try:
             with reproducible(self._trainer.device):
                 (candidate,) = fitness._candidates_of([(stack, runner.active)])
-                values = np.array([objective(candidate) for objective in fitness.objectives])
+                values = np.array(
+                    [
+                        objective(candidate) if asked else objective.worst or 0.0
+                        for objective, asked in zip(fitness.objectives, wanted, strict=True)
+                    ]
+                )
         finally:
-            fitness._validation = everything
+            fitness._validation, fitness._noisy = everything, noisy
         return values, not candidate.finite
 
     def _runner(self, number: int) -> _Runner:

@@ -129,6 +129,74 @@ def test_a_target_is_met_or_not(scripts: None) -> None:
         case("a", math.inf, "b").to_dict()
 
 
+def _masks_of_all_sizes(n_bits: int, n_masks: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    rng = np.random.default_rng(5)
+    masks = np.zeros((n_masks, n_bits), dtype=np.bool_)
+    for mask, size in zip(masks, np.linspace(1, n_bits, n_masks).astype(int), strict=True):
+        mask[rng.permutation(n_bits)[:size]] = True
+    return masks
+
+
+@pytest.mark.parametrize("rungs", [{"folds": (1, 2)}, {"epochs": (0.25, 0.5)}])
+@pytest.mark.parametrize("form", ["dual", "gathered"])
+def test_who_survives_a_race_has_the_fitness_it_has_without(scripts: None, rungs: Any, form: Any) -> None:
+    common, racing = importlib.import_module("common"), importlib.import_module("racing")
+    from moevoprune import HeadSettings, PruningProblem
+
+    settings = {"head": HeadSettings(hidden=(8,), epochs=8, batch_size=32), "seed": 1}
+    alone = PruningProblem(common.small_task(), device="cpu", **settings)
+    race = racing.RacingProblem(common.small_task(), racing.Race(**rungs), **settings)
+    alone.fitness.trainer.form = race.fitness.trainer.form = form
+    masks = _masks_of_all_sizes(alone.n_var, 24)
+    usual, raced = alone.values(masks), race.values(masks)
+    survived = (race.violations(masks) <= 0).all(axis=1)
+    assert race.n_dropped == (~survived).sum() > 0
+    assert race.n_trained == survived.sum() >= 6
+    if "epochs" in rungs:
+        np.testing.assert_array_equal(raced[survived], usual[survived])
+    else:
+        np.testing.assert_allclose(raced[survived], usual[survived], rtol=0, atol=1e-5)
+
+
+def test_who_drops_out_of_a_race_is_dominated_and_in_no_front(scripts: None) -> None:
+    common, racing = importlib.import_module("common"), importlib.import_module("racing")
+    from moevoprune import HeadSettings
+    from moevoprune.search.loop import run_search
+
+    head = HeadSettings(hidden=(8,), epochs=4)
+    race = racing.Race(epochs=(0.5,), margin=0.03, by_quality=True)
+    problem = racing.RacingProblem(common.small_task(), race, head=head, seed=1)
+    found = run_search(problem, pop_size=16, n_gen=4, algorithm="nsga2")
+    assert problem.n_dropped > 0
+    assert (problem.violations(found.masks) <= 0).all()
+    losses = np.array([[0.5, 0.1, 0.2], [0.52, 0.2, 0.2], [0.54, 0.2, 0.2], [0.4, 0.3, 0.2], [0.6, 0.05, 0.2]])
+    nobody = np.zeros((0, 3))
+    assert problem._drop_outs(losses, nobody).tolist() == [False, False, True, False, False]
+    earlier = np.array([[0.1, 0.1, 0.2]])
+    # all but the last are clearly dominated, but half may stay: the worst go
+    assert problem._drop_outs(losses, earlier).tolist() == [False, True, True, False, False]
+
+
+def test_the_confidence_interval_of_a_gain(scripts: None) -> None:
+    from scipy.stats import ttest_1samp, ttest_ind
+
+    interval = importlib.import_module("budget").interval
+    values = np.array([0.1, 0.4, -0.2, 0.3])
+    expected = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    centre, half = interval([values])
+    assert (centre - half, centre + half) == pytest.approx((expected.low, expected.high))
+    # of several sets the mean; the same spread on four sets halves the standard error
+    centre, half = interval([values, values + 1, values + 2, values + 3])
+    assert centre == pytest.approx(values.mean() + 1.5)
+    assert half == pytest.approx(values.std(ddof=1) / 4 * 2.1788128296634177)
+    # sets that vary differently: Welch, whose difference of one and minus the other is twice the mean of both
+    wide = np.array([3.0, -4.0, 8.0])
+    welch = ttest_ind(values, -wide, equal_var=False).confidence_interval(0.95)
+    centre, half = interval([values, wide])
+    assert (2 * (centre - half), 2 * (centre + half)) == pytest.approx((welch.low, welch.high))
+    assert math.isnan(interval([values[:1]])[1])
+
+
 def test_the_command_in_a_report_tells_no_places(scripts: None) -> None:
     command = importlib.import_module("common")._command
     argv = ["--json", "a.json", "--data", "/home/me/x.npz", "y.npz", "--save", "--seeds", "3", "--save", "there"]

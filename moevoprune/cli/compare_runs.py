@@ -125,6 +125,11 @@ def compare_runs(arguments: Namespace) -> int:
 
 def _check_folders(folders: Sequence[Path]) -> None:
     if len(folders) < 2:
+        runs = sorted(path.parent for path in folders[0].glob("*/front.npz"))
+        if runs:
+            raise InputError(
+                f"{folders[0]}: is a folder of runs, not a run: give the runs, e.g. {runs[0]} and the others in it"
+            )
         raise InputError(
             f"{folders[0]}: is a single run, and compare-runs sets several beside one another: give at least two"
         )

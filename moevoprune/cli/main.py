@@ -55,8 +55,8 @@ def _build_parser() -> argparse.ArgumentParser:
         "problem",
         nargs="?",
         metavar="PROBLEM",
-        help="a shipped problem's name, a .toml file, a .npz of features, a folder of images or the name of a "
-        "torchvision data set (default: digits)",
+        help="a shipped problem's name, a .toml file, a .npz or a folder of features, a folder of images or the "
+        "name of a torchvision data set (default: digits)",
     )
     run.add_argument("--out", metavar="DIR", help="run folder (default: a new one under runs/)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of everything random (default: 1)")

@@ -64,5 +64,5 @@ def find_problem(name: str) -> Path | None:
         return None
     raise InputError(
         f"unknown problem {name!r}{nearest(name, shipped)}: use a shipped one ({', '.join(shipped)}), "
-        "a .toml file, a .npz of features, a folder of images or a torchvision data set's name"
+        "a .toml file, a .npz or a folder of features, a folder of images or a torchvision data set's name"
     )

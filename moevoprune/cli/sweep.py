@@ -183,7 +183,7 @@ def sweep(arguments: Namespace) -> int:
 def _seeds(text: str | None) -> list[int]:
     from moevoprune.search.problem import LARGEST_SEED
 
-    words = [word.strip() for word in (text or str(_DEFAULT_SEEDS)).split(",") if word.strip()]
+    words = [word.strip() for word in (str(_DEFAULT_SEEDS) if text is None else text).split(",") if word.strip()]
     try:
         numbers = [int(word) for word in words]
     except ValueError:
@@ -294,12 +294,15 @@ def _command(arguments: Namespace, out: Path) -> str:
         "device",
         "engine",
         "address",
+        "jobs",
     ):
         value = getattr(arguments, name)
         if value is not None:
             words += [f"--{name}", str(value)]
     for assignment in arguments.set or []:
         words += ["--set", assignment]
+    if arguments.no_baselines:
+        words.append("--no-baselines")
     # options on images are many: who has typed them has them still
     return shlex.join([*words, "--resume"])
 

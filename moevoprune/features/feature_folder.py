@@ -43,17 +43,17 @@ Indices = npt.NDArray[np.int64]
 # of a block of rows in float32: it stays in a core's cache while it is worked on
 BLOCK_BYTES = 2**20
 
-_MARK = "X_train.npy"
+_MARKS = ("X_train.npy", "y_train.npy", "X_test.npy", "y_test.npy")
 _MAPPED_KINDS = (np.dtype("<f2"), np.dtype("<f4"))
 
 
 def is_feature_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a folder of feature arrays: one with an ``X_train.npy`` in it.
+    """Whether a path is a folder of feature arrays: one with a required array in it, such as ``X_train.npy``.
 
-    A folder of images has none.
+    A folder of images has none of them; where only some are there, the others are what is missing.
     """
     try:
-        return os.path.isdir(path) and os.path.lexists(os.path.join(path, _MARK))
+        return os.path.isdir(path) and any(os.path.lexists(os.path.join(path, name)) for name in _MARKS)
     except (OSError, ValueError):
         return False
 
@@ -153,7 +153,7 @@ def _read_header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.d
     except Exception as error:  # untrusted bytes: NumPy raises several kinds here
         said = f"an unknown version, {error}" if isinstance(error, KeyError) else words_of(error)
         raise InputError(f"{name} is not an .npy file, or is damaged ({said}); save it with np.save") from None
-    if any(length < 0 for length in shape):
+    if any(isinstance(length, bool) or length < 0 for length in shape):
         raise InputError(f"{name} has the shape {shape}; the file is damaged: write it again")
     return shape, fortran, kind
 

@@ -5,8 +5,9 @@ what they store: :class:`DenseLayer` and :class:`GatheredLayer` the weights them
 coefficient per training row. The heads are those of one or more individuals, each with the same number of folds.
 
 Widths are padded with zeros to multiples of eight: rows of matrices then start where a vector register can load
-them, and individuals of nearly the same size fit into one stack. Padded inputs are 0 and padded units have no
-gradient, so that they change nothing; the padding depends on a head's own size alone.
+them, individuals of nearly the same size fit into one stack, and a product's last digits do not depend on how many
+are stacked: with odd widths, MKL computes one product differently from several. Padded inputs are 0 and padded
+units have no gradient, so that they change nothing; the padding depends on a head's own size alone.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class FirstLayer(Protocol):
         """Pre-activations of the rows of a step, shape (heads, batch, padded units), valid until the next call."""
 
     def descend(self, step: Step, gradient: Tensor, rate: float, scale: float) -> None:
-        """Descend along ``scale`` times the gradient of the last forward pass, shape (heads, batch, units)."""
+        """Descend along ``scale`` times the gradient of the last pass forward, (heads, batch, padded units)."""
 
     def weights(self, individual: int) -> tuple[Tensor, Tensor | None]:
         """Weights (folds, inputs, units) of an individual, and biases (folds, units) or None."""
@@ -171,6 +172,9 @@ class DenseLayer:
     def forward(self, inputs: Tensor) -> Tensor:
         """(heads, batch, width) to (heads, outputs, batch) in the last layer, else (heads, batch, units)."""
         if self._last:
+            if inputs.shape[1] == 1:
+                # one row: here, too, the last digits of the product would depend on how many are stacked
+                return (self.state * inputs).sum(2, keepdim=True)
             return torch.bmm(self.state, inputs.mT)
         return torch.bmm(inputs, self._transposed)
 
@@ -212,8 +216,6 @@ class GatheredLayer:
         individuals read the same.
     starts, n_folds, bias, settings, connections
         As in :class:`DenseLayer`.
-    last
-        Whether the layer makes the outputs; they are then not padded.
     """
 
     def __init__(
@@ -223,7 +225,6 @@ class GatheredLayer:
         n_folds: int,
         bias: bool,
         settings: HeadSettings,
-        last: bool,
         connections: Sequence[Tensor] | None = None,
     ) -> None:
         self._shared = len(columns) == 1
@@ -235,7 +236,7 @@ class GatheredLayer:
             if bias:
                 place[:, matrix.shape[1]] = 1.0
         self._columns = stack.flatten(0, 1)
-        self.core = GatheredWeights(starts, n_folds, bias, settings, last, connections)
+        self.core = GatheredWeights(starts, n_folds, bias, settings, connections)
         self.state = self.core.state
 
     def forward(self, step: Step) -> Tensor:
@@ -257,7 +258,7 @@ class GatheredWeights:
 
     Parameters
     ----------
-    starts, n_folds, bias, settings, last, connections
+    starts, n_folds, bias, settings, connections
         As in :class:`GatheredLayer`.
     """
 
@@ -267,14 +268,13 @@ class GatheredWeights:
         n_folds: int,
         bias: bool,
         settings: HeadSettings,
-        last: bool,
         connections: Sequence[Tensor] | None = None,
     ) -> None:
         self._sizes = [(start.shape[0], start.shape[1]) for start in starts]
         self._n_folds = n_folds
         self._bias = bias
         self.width = padded_width(starts[0].shape[0] + bias)
-        units = starts[0].shape[1] if last else padded_width(starts[0].shape[1])
+        units = padded_width(starts[0].shape[1])
 
         def stacked(matrices: Sequence[Tensor], bias_row: float) -> Tensor:
             stack = starts[0].new_zeros(len(matrices), self.width, units)
@@ -320,7 +320,7 @@ class DualLayer:
     gram
         ``columns @ columns.T`` of each individual, +1 where there is a bias, below one another: shape
         (individuals * rows, rows); or (rows, rows) where all individuals read the same columns.
-    starts, n_folds, bias, last
+    starts, n_folds, bias
         As in :class:`GatheredLayer`.
     settings
         SGD without weight decay, the only optimiser that has this form here.
@@ -334,7 +334,6 @@ class DualLayer:
         n_folds: int,
         bias: bool,
         settings: HeadSettings,
-        last: bool,
     ) -> None:
         self._gram = gram
         self._shared = len(gram) == gram.shape[1]
@@ -343,7 +342,7 @@ class DualLayer:
         self._n_folds = n_folds
         self._bias = bias
         n_rows, n_heads = gram.shape[1], len(starts) * n_folds
-        units = starts[0].shape[1] if last else padded_width(starts[0].shape[1])
+        units = padded_width(starts[0].shape[1])
         base = gram.new_zeros(len(starts), n_rows, units)
         for place, matrix, start in zip(base, columns, starts, strict=True):
             place[:, : start.shape[1]] = matrix @ start

@@ -68,8 +68,9 @@ class HeadStack:
         weights, biases, train_loss, epochs = arrays
         return cls(
             mask,
-            tuple(torch.from_numpy(weight) for weight in weights),
-            tuple(None if bias is None else torch.from_numpy(bias) for bias in biases),
+            # copies: a product's last digits may depend on how memory is aligned, which NumPy's is less
+            tuple(torch.tensor(weight) for weight in weights),
+            tuple(None if bias is None else torch.tensor(bias) for bias in biases),
             train_loss,
             epochs,
         )

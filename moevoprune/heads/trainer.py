@@ -33,7 +33,7 @@ from moevoprune.heads.workers import WorkerPool
 __all__ = ["TRAINER_VERSION", "Form", "HeadStack", "PopulationTrainer"]
 
 # part of a fitness's identity: raise it with any change that alters trained weights
-TRAINER_VERSION = 2
+TRAINER_VERSION = 3
 
 Form = Literal["auto", "dual", "gathered"]
 Rows = npt.NDArray[np.int64]
@@ -318,15 +318,17 @@ class PopulationTrainer:
         """What must be equal for heads to be stacked: form and padded widths."""
         form = self._form(mask, row_sets)
         everything = len(mask.inputs) == self.shape.n_features
-        bias = self.settings.bias or not mask.hidden
-        inputs = padded_width(len(mask.inputs) + bias) if form == "gathered" else 0
+        inputs = self._input_width(mask) if form == "gathered" else 0
         hidden = tuple(padded_width(len(units)) for units in mask.hidden)
         return form, everything, inputs, hidden, mask.connections is None
 
+    def _input_width(self, mask: HeadMask) -> int:
+        return padded_width(len(mask.inputs) + (self.settings.bias or not mask.hidden))
+
     def _heads_together(self, mask: HeadMask, row_sets: Sequence[Rows]) -> int:
-        """Heads whose first layers fit into the cache, at least 1."""
-        length = self.n_rows if self._form(mask, row_sets) == "dual" else len(mask.inputs)
-        units = len(mask.hidden[0]) if mask.hidden else self.shape.n_outputs
+        """Heads whose first layers fit into the cache, at least 1: the same for all of equal padded size."""
+        length = self.n_rows if self._form(mask, row_sets) == "dual" else self._input_width(mask)
+        units = padded_width(len(mask.hidden[0]) if mask.hidden else self.shape.n_outputs)
         with_momentum = 2 * self._targets.element_size() * length * units
         return min(max(_STACK_BYTES // max(with_momentum, 1), 1), _MOST_HEADS)
 
@@ -445,16 +447,14 @@ class PopulationTrainer:
         by_layer = list(zip(*starts, strict=True))
         first: FirstLayer
         if gram is not None:
-            first = DualLayer(columns, gram, by_layer[0], n_folds, has_bias[0], settings, n_layers == 1)
+            first = DualLayer(columns, gram, by_layer[0], n_folds, has_bias[0], settings)
         elif not columns:
-            weights = GatheredWeights(by_layer[0], n_folds, has_bias[0], settings, n_layers == 1, connections[0])
+            weights = GatheredWeights(by_layer[0], n_folds, has_bias[0], settings, connections[0])
             inputs = torch.from_numpy(masks[0].inputs).to(self.device)
             first = StreamedLayer(weights, inputs, self.shape.n_features, has_bias[0])
         else:
             distinct = columns[:1] if all(part is columns[0] for part in columns) else columns
-            first = GatheredLayer(
-                distinct, by_layer[0], n_folds, has_bias[0], settings, n_layers == 1, connections[0]
-            )
+            first = GatheredLayer(distinct, by_layer[0], n_folds, has_bias[0], settings, connections[0])
         upper = [
             DenseLayer(
                 by_layer[layer], n_folds, has_bias[layer], settings, layer == n_layers - 1, connections[layer]

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from moevoprune.heads.batches import Step
-from moevoprune.heads.layers import DenseLayer, FirstLayer
+from moevoprune.heads.layers import DenseLayer, FirstLayer, padded_width
 
 __all__ = ["HeadsInTraining", "StepLoss"]
 
@@ -77,7 +78,10 @@ class HeadsInTraining:
             below = layer.backward(gradient, inputs)
             layer.descend(inputs, gradient, rate, scale)
             gradient = below
-        self._first.descend(step, gradient if self._upper else gradient.mT.contiguous(), rate, scale)
+        if not self._upper:
+            n_outputs = gradient.shape[1]
+            gradient = pad(gradient.mT, (0, padded_width(n_outputs) - n_outputs))
+        self._first.descend(step, gradient, rate, scale)
 
     def loss(self, step: Step) -> Tensor:
         """Mean loss of each head on the rows of a step, shape (heads,); trains nothing."""
@@ -115,4 +119,4 @@ class HeadsInTraining:
             inputs = layer.activate(values)
             activations.append(inputs)
             values = layer.forward(inputs)
-        return activations, values if self._upper else values.mT
+        return activations, values if self._upper else values[..., : step.targets.shape[1]].mT

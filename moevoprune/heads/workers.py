@@ -5,18 +5,30 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 __all__ = ["WorkerPool"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+class _Run(Generic[Task, Result]):
+    """Tasks of one call of ``map``; the lock of its pool is held where it is read or changed."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.waiting = deque(enumerate(tasks))
+        self.results: dict[int, Result] = {}
+        self.errors: list[BaseException] = []
+
 
 # of a worker process: what carries out its tasks
 _carry_out: Callable[[Any], Any] | None = None
@@ -50,18 +62,16 @@ class WorkerPool(Generic[Task, Result]):
 
         environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         self._executor = ProcessPoolExecutor(
-            max_workers=n_workers, initializer=_start_worker, initargs=(make,), env=environment
+            max_workers=n_workers, initializer=_start_worker, initargs=(make, os.getpid()), env=environment
         )
         self._lock = threading.Condition()
         self._idle = 0
         self.n_elsewhere = 0
         self.broken = self._said = False
-        self._waiting: deque[tuple[int, Task]] = deque()
-        self._results: dict[int, Result] = {}
-        self._errors: list[BaseException] = []
-        self._under_way: dict[int, Task] = {}
-        self._run = 0
-        self._close = weakref.finalize(self, _shut_down, self._executor, os.getpid())
+        # calls of map that are not over; the latest is served first, as an older one may be abandoned
+        self._runs: list[_Run[Task, Result]] = []
+        self._process = os.getpid()
+        self._close = weakref.finalize(self, _shut_down, self._executor, self._process)
         for _ in range(n_workers):
             self._executor.submit(os.getpid).add_done_callback(self._on_start)
 
@@ -85,23 +95,26 @@ class WorkerPool(Generic[Task, Result]):
         Exception
             Whatever a task raised, here or in a worker.
         """
+        run: _Run[Task, Result] = _Run(tasks)
+        if os.getpid() != self._process:
+            # a forked child: the workers are its parent's
+            yield from ((number, work(task)) for number, task in run.waiting)
+            return
         with self._lock:
-            self._run += 1
-            self._waiting = deque(enumerate(tasks))
-            self._results, self._errors, self._under_way = {}, [], {}
+            self._runs.append(run)
             self._hand_out()
         missing = len(tasks)
         try:
             while missing:
                 self._say_once()
                 with self._lock:
-                    while not (self._results or self._waiting or self._errors):
+                    while not (run.results or run.waiting or run.errors):
                         # woken now and then, so that Ctrl-C is noticed
                         self._lock.wait(timeout=1.0)
-                    if self._errors:
-                        raise self._errors[0]
-                    ready, self._results = self._results, {}
-                    own = None if ready or not self._waiting else self._waiting.popleft()
+                    if run.errors:
+                        raise run.errors[0]
+                    ready, run.results = run.results, {}
+                    own = None if ready or not run.waiting else run.waiting.popleft()
                 for number, result in ready.items():
                     missing -= 1
                     yield number, result
@@ -111,8 +124,7 @@ class WorkerPool(Generic[Task, Result]):
         finally:
             with self._lock:
                 # nobody waits for what is still under way
-                self._run += 1
-                self._waiting = deque()
+                self._runs.remove(run)
 
     def close(self) -> None:
         """End the worker processes, and wait for that."""
@@ -121,18 +133,17 @@ class WorkerPool(Generic[Task, Result]):
 
     def _hand_out(self) -> None:
         """Give waiting tasks to idle workers; the lock is held."""
-        while self._idle and self._waiting and not self.broken:
-            number, task = self._waiting.popleft()
-            run = self._run
-            try:
-                future = self._executor.submit(_work, task)
-            except (BrokenProcessPool, RuntimeError):
-                self._waiting.appendleft((number, task))
-                self._give_up()
-                return
-            self._idle -= 1
-            self._under_way[number] = task
-            future.add_done_callback(lambda done, number=number, run=run: self._on_done(run, number, done))
+        for run in reversed(self._runs):
+            while self._idle and run.waiting and not self.broken:
+                number, task = run.waiting.popleft()
+                try:
+                    future = self._executor.submit(_work, task)
+                except (BrokenProcessPool, RuntimeError):
+                    run.waiting.appendleft((number, task))
+                    self._give_up()
+                    return
+                self._idle -= 1
+                future.add_done_callback(partial(self._on_done, run, number, task))
 
     def _on_start(self, done: Future[int]) -> None:
         with self._lock:
@@ -142,19 +153,17 @@ class WorkerPool(Generic[Task, Result]):
             self._idle += 1
             self._hand_out()
 
-    def _on_done(self, run: int, number: int, done: Future[Result]) -> None:
+    def _on_done(self, run: _Run[Task, Result], number: int, task: Task, done: Future[Result]) -> None:
         with self._lock:
             error = None if done.cancelled() else done.exception()
             lost = done.cancelled() or isinstance(error, BrokenProcessPool)
-            if run == self._run:
-                task = self._under_way.pop(number)
-                if lost:
-                    self._waiting.appendleft((number, task))
-                elif error is not None:
-                    self._errors.append(error)
-                else:
-                    self._results[number] = done.result()
-                    self.n_elsewhere += 1
+            if lost:
+                run.waiting.appendleft((number, task))
+            elif error is not None:
+                run.errors.append(error)
+            else:
+                run.results[number] = done.result()
+                self.n_elsewhere += 1
             if lost:
                 self._give_up()
             else:
@@ -177,11 +186,20 @@ class WorkerPool(Generic[Task, Result]):
             )
 
 
-def _start_worker(make: Callable[[], Callable[[Any], Any]]) -> None:
+def _start_worker(make: Callable[[], Callable[[Any], Any]], main_process: int) -> None:
     global _carry_out
+    # a main process that is killed cannot end its workers, and nothing else tells them
+    threading.Thread(target=_end_with, args=(main_process,), daemon=True).start()
     # Ctrl-C reaches every process of the terminal; the main one says what happens then
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _carry_out = make()
+
+
+def _end_with(main_process: int) -> None:
+    # on Windows the number of the process that started this one never changes
+    while os.getppid() == main_process:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _work(task: Any) -> Any:

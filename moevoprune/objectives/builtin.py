@@ -75,14 +75,18 @@ def _mean_cka(candidate: Candidate, kind: str, field: str) -> float:
             )
     if candidate.active == 0:
         return 0.0
+    return _mean_over_folds(debiased_linear_cka, [(fold.hidden, getattr(fold, field)) for fold in candidate.folds])
+
+
+def _mean_over_folds(measure: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Mean of what is measured on each fold's pair of tensors.
+
+    Folds of equal size go together: on few rows most of the time is that of calling each operation.
+    """
     alike: dict[tuple[torch.Size, torch.Size], list[tuple[Tensor, Tensor]]] = {}
-    for fold in candidate.folds:
-        pair = fold.hidden, getattr(fold, field)
+    for pair in pairs:
         alike.setdefault((pair[0].shape, pair[1].shape), []).append(pair)
-    # folds of equal size together: on few rows most of the time is that of calling each operation
-    values = [
-        debiased_linear_cka(*(torch.stack(side) for side in zip(*pairs, strict=True))) for pairs in alike.values()
-    ]
+    values = [measure(*(torch.stack(side) for side in zip(*group, strict=True))) for group in alike.values()]
     return torch.cat(values).mean().item()
 
 
@@ -94,7 +98,7 @@ class _OodAuroc:
 
     def __call__(self, candidate: Candidate) -> float:
         needs = ("odin_outputs", "odin_ood_outputs") if self.score == "odin" else ("outputs", "ood_outputs")
-        values = []
+        pairs = []
         for index, fold in enumerate(candidate.folds):
             inside, outside = (getattr(fold, name) for name in needs)
             if inside is None or outside is None:
@@ -103,9 +107,15 @@ class _OodAuroc:
                     f"objective 'ood_auroc:{self.score}': fold {index} has no {lacking}; evaluate candidates with "
                     f"{lacking}, which the objective asks for by needs={{{need!r}}}"
                 )
-            values.append(auroc(ood_score(inside, self.score), ood_score(outside, self.score)))
+            pairs.append((inside, outside))
         # Outputs that see no input tie; a matrix product may yet tell rows apart by their place.
-        return 0.5 if candidate.active == 0 else torch.stack(values).mean().item()
+        if candidate.active == 0:
+            return 0.5
+
+        def of_folds(inside: Tensor, outside: Tensor) -> Tensor:
+            return auroc(ood_score(inside, self.score), ood_score(outside, self.score))
+
+        return _mean_over_folds(of_folds, pairs)
 
 
 def _ood_auroc(score: str) -> Objective:

@@ -112,7 +112,8 @@ def debiased_linear_cka(x: Tensor, y: Tensor) -> Tensor:
     )
     cancelled = (hsic_x < _CANCELLED * products[0]) | (hsic_y < _CANCELLED * products[1])
     cancelled &= varies_x & varies_y
-    value = hsic / torch.where(cancelled, 1.0, hsic_x * hsic_y).clamp_min(_SMALLEST).sqrt()
+    norms = (hsic_x.clamp_min(_SMALLEST).sqrt(), hsic_y.clamp_min(_SMALLEST).sqrt())
+    value = hsic / norms[0] / norms[1]
     if bool(cancelled.any()):
         value = torch.where(cancelled, _cosine_of_u_centred(x, y), value)
     return torch.where(varies_x & varies_y, value, 0.0).clamp(max=1.0)
@@ -123,25 +124,32 @@ def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
 
     It is all zeros where it is not finite.
     """
+    single = x.dtype in (torch.float32, torch.float16, torch.bfloat16)
     resolution = torch.finfo(x.dtype if x.is_floating_point() else torch.float64).eps
-    x = x.to(torch.float64)
+    x = x.to(torch.float64, copy=True)
     if x.shape[-1] == 0:
         return x, x.new_zeros(x.shape[:-2], dtype=torch.bool)
-    finite = x.isfinite().flatten(-2).all(-1)
+    lowest, highest = torch.aminmax(x, dim=-2)
+    peak = torch.maximum(-lowest, highest)
+    finite = peak.isfinite().all(-1)
     if not bool(finite.all()):
         x = torch.where(finite[..., None, None], x, 0.0)
-    # CKA is free of scale; without this, values beyond about 1e77 would overflow in the squared Gram matrix,
-    # and as small ones vanish.
-    peak = x.abs().amax(-2)
-    largest = peak.amax(-1)[..., None, None]
-    scale = torch.where(largest > 0, largest, 1.0)
+        lowest, highest, peak = (torch.where(finite[..., None], bound, 0.0) for bound in (lowest, highest, peak))
+    if not single:
+        # CKA is free of scale; without this, values beyond about 1e77 would overflow in the squared Gram matrix,
+        # and as small ones vanish. Those of single precision cannot.
+        largest = peak.amax(-1, keepdim=True)
+        scale = torch.where(largest > 0, largest, 1.0)
+        x.div_(scale[..., None, :])
+        lowest, highest, peak = lowest / scale, highest / scale, peak / scale
     # HSIC_u ignores any constant added to a row and column of a kernel, so a shift of the features changes
     # nothing but rounding. The first row goes first, as equal rows are then exactly zero, which subtracting
     # a rounded mean does not promise.
-    x = x / scale
-    x = x - x[..., :1, :]
-    varies = (x.abs().amax(-2) > _ROUNDINGS * resolution * (peak / scale[..., 0])).any(-1)
-    return x - x.mean(-2, keepdim=True), varies
+    first = x[..., 0, :].clone()
+    varies = (torch.maximum(highest - first, first - lowest) > _ROUNDINGS * resolution * peak).any(-1)
+    x.sub_(first[..., None, :])
+    x.sub_(x.mean(-2, keepdim=True))
+    return x, varies
 
 
 def _products(x: Tensor, y: Tensor) -> list[Tensor]:

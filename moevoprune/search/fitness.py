@@ -481,12 +481,13 @@ class _ValidationRows:
         self._source = prepared if isinstance(prepared, PreparedRows) else None
         chosen = rows[evenly(len(rows), MOST_REPRESENTED)]
         if isinstance(prepared, PreparedRows):
-            self.represented = torch.from_numpy(prepared.rows(chosen)).to(device)
+            self.represented = torch.tensor(prepared.rows(chosen), device=device)
             return
-        self._all = torch.from_numpy(np.ascontiguousarray(prepared[rows])).to(device)
+        # copies: a product's last digits may depend on how memory is aligned, which NumPy's is by chance
+        self._all = torch.tensor(prepared[rows], device=device)
         self.represented = self._all
         if len(chosen) < len(rows):
-            self.represented = torch.from_numpy(np.ascontiguousarray(prepared[chosen])).to(device)
+            self.represented = torch.tensor(prepared[chosen], device=device)
 
     @property
     def on_demand(self) -> bool:
@@ -500,7 +501,7 @@ class _ValidationRows:
                 yield self._all[start : start + _ROWS_AT_ONCE]
             else:
                 rows = self._source.rows(self._rows[start : start + _ROWS_AT_ONCE])
-                yield torch.from_numpy(rows).to(self._device)
+                yield torch.tensor(rows, device=self._device)
 
 
 class _Predictor:

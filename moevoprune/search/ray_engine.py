@@ -120,15 +120,27 @@ def connect(address: str | None = None, cores: int | None = None) -> Any:
 
 def _check_port(address: str) -> None:
     """Ask at an address whether anybody is there: Ray itself would ask for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto":
-        return
+        address = _found()
+        if address == "auto":
+            return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not host or not port.isdecimal():
         raise InputError(f"address = {address!r}: use auto, HOST:PORT or ray://HOST:PORT")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise _not_reached(address, words_of(error)) from None
+
+
+def _found() -> str:
+    """Where Ray would look with ``auto``: that may be a cluster which ended without saying so."""
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+
+        return canonicalize_bootstrap_address("auto") or "auto"
+    except Exception:  # not a public function: without it, or an answer, Ray looks for itself
+        return "auto"
 
 
 def _not_reached(address: str, why: str) -> InputError:
@@ -274,8 +286,11 @@ class RayEngine:
         Raises
         ------
         InputError
-            No actor starts, or they keep dying.
+            No actor starts, or they keep dying; or the engine has been closed.
         """
+        if self._closed:
+            # Ray would start another one by itself
+            raise InputError("the engine has been closed: make a new problem")
         size = self._chunk or self._chunk_size(len(bits))
         starts = range(0, len(bits), size)
         queue = WorkQueue(len(starts), self._seconds)

@@ -227,6 +227,7 @@ def test_what_is_refused(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one, two = runs / "one", runs / "two"
     assert "at least two" in said(capsys, one)
+    assert f"e.g. {one}" in said(capsys, runs)
     assert "named twice" in said(capsys, one, two, runs / ".." / runs.name / "one")
     assert "is a run folder" in said(capsys, one, two, "--out", two)
     assert "--out is empty" in said(capsys, one, two, "--out", "")

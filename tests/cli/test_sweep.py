@@ -100,7 +100,8 @@ def test_resume_runs_what_is_missing(problems, tmp_path, capsys, monkeypatch):
     assert sweep(*arguments, "--jobs", 1) == 130
     said = capsys.readouterr().out
     assert "1 of 2 runs are finished; to go on: moevoprune sweep" in said
-    assert said.strip().endswith("--resume")
+    assert "--jobs 1" in said
+    assert said.strip().endswith("--no-baselines --resume")
     monkeypatch.setattr(run_module, "run_search", search)
     assert not (out / "sweep.csv").exists()
     finished = (out / "small-seed1" / "run.json").read_bytes()
@@ -154,6 +155,7 @@ def test_a_process_that_is_killed_takes_no_other_run_with_it(tmp_path, monkeypat
     [
         (["--seeds", "0"], "--seeds"),
         (["--seeds", "one"], "--seeds"),
+        (["--seeds", ""], "--seeds"),
         (["--seeds", "1,-2"], "--seeds"),
         (["--jobs", "0"], "--jobs"),
         (["--set", "seed=3"], "--seeds"),

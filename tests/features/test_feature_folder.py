@@ -163,6 +163,10 @@ def test_what_is_a_feature_folder(folder, tmp_path):
     (tmp_path / "images" / "cat").mkdir(parents=True)
     assert not is_feature_folder(tmp_path / "images")
     refused(tmp_path / "images", "directory", "X_train.npy")
+    # one that is not whole is not taken for images
+    (folder / "X_train.npy").unlink()
+    assert is_feature_folder(folder)
+    refused(folder, "no array 'X_train'", "add")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -191,6 +195,7 @@ def test_what_is_wrong_with_a_file_is_said(folder):
     spoilt(header((2**62, 2**62)), "bytes")
     spoilt(header((2**63, 2)), "bytes")
     spoilt(header((-1, 4)), "shape")
+    spoilt(header((True, 4)) + bytes(8), "shape")
     spoilt(header((30, 4), fortran=True) + bytes(240), "Fortran", "ascontiguousarray")
     spoilt(header((30, 4), ">f2") + bytes(240), ">f2", "float16 or float32")
     spoilt(header((30, 4), "<f8") + bytes(960), "float64", "float16 or float32")

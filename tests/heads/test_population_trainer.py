@@ -294,6 +294,55 @@ def test_a_head_does_not_depend_on_the_others_in_the_batch(
         assert fit(fresh(), [i]) == {i: together[i]}
 
 
+@pytest.mark.parametrize(
+    ("hidden", "n_classes", "n_rows", "batch", "n_folds"),
+    # widths that fill no vector; a last batch of one row; as many folds as just fit, or not, by a head's width
+    [((), 5, 131, 33, 1), ((), 7, 120, 25, 3), ((40,), 9, 49, 8, 1), ((40,), 9, 41, 8, 5), ((9,), 3, 60, 1, 2)],
+)
+@pytest.mark.parametrize("form", FORMS)
+def test_no_odd_size_lets_the_others_in_the_batch_matter(
+    hidden: tuple[int, ...], n_classes: int, n_rows: int, batch: int, n_folds: int, form: FormName
+) -> None:
+    generator = np.random.default_rng(7)
+    n_features = 83
+    features = generator.normal(size=(140, n_features)).astype(np.float32)
+    labels = generator.integers(0, n_classes, 140)
+    shape = HeadShape(n_features, hidden, n_classes)
+    encoded = make_encoding("features", shape)
+    masks = [encoded.decode(generator.random(n_features) < share) for share in np.linspace(0.05, 0.9, 12)]
+    row_sets = [np.sort(generator.permutation(140)[:n_rows]) for _ in range(n_folds)]
+    settings = HeadSettings(hidden=hidden, epochs=3, batch_size=batch)
+    trainer = PopulationTrainer(features, labels, shape, settings, 1, "cpu", form=form)
+    together = [bytes_of(stack) for stack in trainer.fit(masks, row_sets)]
+    alone = [bytes_of(stack) for mask in masks for stack in trainer.fit([mask], row_sets)]
+    assert alone == together
+
+
+def test_heads_of_equal_padded_size_have_their_folds_grouped_alike() -> None:
+    shape = HeadShape(3, (16,), 2)
+    encoded = make_encoding("neurons", shape)
+    features = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
+    labels = np.arange(5000) % 2
+    settings = HeadSettings(hidden=(16,), epochs=1)
+    trainer = PopulationTrainer(features, labels, shape, settings, 1, "cpu", form="dual")
+    row_sets = [np.arange(4000)] * 2
+    together = {trainer._heads_together(mask_of(encoded, units), row_sets) for units in range(9, 17)}
+    assert len(together) == 1
+
+
+def test_heads_from_another_process_lie_in_memory_as_others_do() -> None:
+    shape = HeadShape(N_FEATURES, ONE_LAYER, N_CLASSES)
+    mask = mask_of(make_encoding("features", shape), 5)
+    trainer = PopulationTrainer(X, Y, shape, head_settings(ONE_LAYER, epochs=1), 3, "cpu")
+    (stack,) = trainer.fit([mask], ROW_SETS)
+    weights, biases, train_loss, epochs = stack.to_arrays()
+    # as NumPy may give them: no vector starts where these do
+    askew = [np.concatenate([weight.ravel()[:1], weight.ravel()])[1:].reshape(weight.shape) for weight in weights]
+    again = HeadStack.from_arrays(mask, (list(askew), biases, train_loss, epochs))
+    assert bytes_of(again) == bytes_of(stack)
+    assert all(weight.data_ptr() % 64 == 0 for weight in again.weights)
+
+
 def test_equal_masks_give_equal_heads_and_stacks_follow_the_masks() -> None:
     shape = HeadShape(N_FEATURES, ONE_LAYER, N_CLASSES)
     encoded = make_encoding("features", shape)

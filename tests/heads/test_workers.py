@@ -88,6 +88,37 @@ def test_an_abandoned_map_does_not_reach_into_the_next(squares: WorkerPool[int, 
     assert {n: square for n, (square, _) in squares.map(range(9), _square_slowly)} == {n: n * n for n in range(9)}
 
 
+def test_maps_that_overlap_do_not_disturb_each_other(squares: WorkerPool[int, tuple[int, int]]) -> None:
+    _wait_for_workers(squares)
+    abandoned = squares.map(range(100, 120), _square_slowly)
+    next(abandoned)
+    inner = squares.map(range(40), _square_slowly)
+    results = [next(inner)]
+    # e.g. when the traceback that kept it is forgotten
+    del abandoned
+    gc.collect()
+    outer = squares.map(range(40, 60), _square_slowly)
+    both = zip(outer, inner, strict=False)
+    for of_outer, of_inner in both:
+        results += [of_inner]
+        assert of_outer[1][0] == (of_outer[0] + 40) ** 2
+    results += list(inner)
+    assert {number: square for number, (square, _) in results} == {n: n * n for n in range(40)}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_works_alone(squares: WorkerPool[int, tuple[int, int]]) -> None:
+    _wait_for_workers(squares)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        done = list(squares.map(range(6), _square_slowly))
+        os._exit(0 if done == [(n, (n * n, os.getpid())) for n in range(6)] else 1)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+
+
 def test_an_error_of_a_task_is_raised_here_and_the_pool_goes_on() -> None:
     pool: WorkerPool[int, int] = WorkerPool(1, _fussy)
     try:
@@ -188,6 +219,37 @@ def test_a_script_without_a_guard_may_use_workers(tmp_path: Path) -> None:
     )
     ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "started\ndone\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_end_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import functools, os, signal, time\n"
+        "from moevoprune.heads.workers import WorkerPool\n"
+        "def main():\n"
+        "    pool = WorkerPool(2, functools.partial(getattr, time, 'sleep'))\n"
+        "    while pool.n_elsewhere < 4:\n"
+        "        list(pool.map([0.01] * 12, time.sleep))\n"
+        "    print(*pool._executor._processes, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "main()\n"
+    )
+    # not a pipe: it would stay open as long as the workers live
+    with open(tmp_path / "out", "w+") as out:
+        subprocess.run([sys.executable, str(script)], stdout=out, timeout=60, check=False)
+        out.seek(0)
+        workers = [Path(f"/proc/{process}/cmdline") for process in out.read().split()]
+    assert len(workers) == 2
+
+    def alive() -> bool:
+        # that of a dead one that nobody has waited for is empty
+        return any(worker.exists() and worker.read_bytes() for worker in workers)
+
+    deadline = time.monotonic() + 30
+    while alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive()
 
 
 def test_little_work_starts_no_process() -> None:

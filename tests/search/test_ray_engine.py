@@ -166,6 +166,14 @@ def test_what_cannot_be_used_is_said_before_anything_starts(ray, small_features,
         problem(jobs=0)
 
 
+def test_a_closed_engine_starts_no_ray_of_its_own(ray, small_features, quick_head):
+    problem = PruningProblem(small_features, head=quick_head, cv=2, engine=engine_of(1))
+    problem.close()
+    problem.close()
+    with pytest.raises(InputError, match="has been closed"):
+        problem.values(masks_of(1))
+
+
 def test_no_room_in_the_cluster_is_an_error(ray, small_features, quick_head):
     @ray.remote(num_cpus=2)
     class Occupant:
@@ -197,6 +205,16 @@ def test_an_address_where_nobody_is(small_features, tmp_path, capsys, monkeypatc
     assert main(["run", str(npz), "--address", "auto", "--out", str(out), *QUICK]) == 2
     assert "add --engine ray" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_cluster_that_is_gone_is_not_waited_for(monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    from moevoprune.search.ray_engine import connect
+
+    with pytest.raises(InputError, match=r"no Ray could be reached at .+:1 \("):
+        connect("auto")
 
 
 def test_without_ray_the_way_to_install_it_is_said(tmp_path, small_features, monkeypatch, capsys):
