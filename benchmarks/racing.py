@@ -191,12 +191,13 @@ class _Field:
 
     def groups(self, numbers: Sequence[int] | npt.NDArray[np.int64], n_folds: int) -> list[list[int]]:
         """Masks that are trained side by side: as the trainer does it, for so many folds."""
+        grouping = self._trainer.grouping
         alike: dict[tuple[object, ...], list[int]] = {}
         for number in numbers:
-            alike.setdefault(self._trainer._size(self._masks[number], self._row_sets), []).append(int(number))
+            alike.setdefault(grouping.size_of(self._masks[number], self._row_sets), []).append(int(number))
         groups = []
         for members in alike.values():
-            together = max(self._trainer._heads_together(self._masks[members[0]], self._row_sets) // n_folds, 1)
+            together = max(grouping.heads_together(self._masks[members[0]], self._row_sets) // n_folds, 1)
             groups += [members[start : start + together] for start in range(0, len(members), together)]
         return sorted(groups)
 
@@ -245,7 +246,7 @@ class _Field:
         if number not in self._runners:
             trainer, mask = self._trainer, self._masks[number]
             gram = None
-            if trainer._form(mask, self._row_sets) == "dual":
+            if trainer.grouping.form_of(mask, self._row_sets) == "dual":
                 everything = len(mask.inputs) == trainer.shape.n_features
                 inputs = torch.from_numpy(mask.inputs)
                 gram = trainer._grams.whole if everything else trainer._grams.of(self._columns(mask), inputs)
@@ -265,7 +266,7 @@ class _Field:
         columns = [self._columns(runner.mask) for runner in runners]
         grams = [runner.gram for runner in runners if runner.gram is not None]
         gram = torch.cat(grams) if len(grams) > 1 else grams[0] if grams else None
-        heads_together = trainer._heads_together(runners[0].mask, self._row_sets)
+        heads_together = trainer.grouping.heads_together(runners[0].mask, self._row_sets)
         row_sets = [self._row_sets[fold] for fold in folds]
         for group in trainer._fold_groups(row_sets, max(heads_together // len(runners), 1), len(runners)):
             heads = trainer._heads(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import math
@@ -146,7 +147,8 @@ def test_who_survives_a_race_has_the_fitness_it_has_without(scripts: None, rungs
     settings = {"head": HeadSettings(hidden=(8,), epochs=8, batch_size=32), "seed": 1}
     alone = PruningProblem(common.small_task(), device="cpu", **settings)
     race = racing.RacingProblem(common.small_task(), racing.Race(**rungs), **settings)
-    alone.fitness.trainer.form = race.fitness.trainer.form = form
+    for trainer in (alone.fitness.trainer, race.fitness.trainer):
+        trainer.grouping = dataclasses.replace(trainer.grouping, form=form)
     masks = _masks_of_all_sizes(alone.n_var, 24)
     usual, raced = alone.values(masks), race.values(masks)
     survived = (race.violations(masks) <= 0).all(axis=1)

@@ -217,20 +217,21 @@ class MappedRows:
     """
 
     def __init__(self, parts: Sequence[Array]) -> None:
-        self._parts = tuple(parts)
-        self._prepare()
+        # made now: processes that start later must not take a file that was put there since for this one
+        self._prepare(parts, [MapReference.of(part) if is_mapped(part) else part for part in parts])
 
-    def _prepare(self) -> None:
+    def _prepare(self, parts: Sequence[Array], references: list[MapReference | Array]) -> None:
+        self._parts = tuple(parts)
+        self._references = references
         # plain views: fancy indexing is faster on them
         self._views = [np.asarray(part) for part in self._parts]
         self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
 
     def __getstate__(self) -> list[MapReference | Array]:
-        return [MapReference.of(part) if is_mapped(part) else part for part in self._parts]
+        return self._references
 
     def __setstate__(self, state: list[MapReference | Array]) -> None:
-        self._parts = tuple(part.open() if isinstance(part, MapReference) else part for part in state)
-        self._prepare()
+        self._prepare([part.open() if isinstance(part, MapReference) else part for part in state], state)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["BatchPlan", "Step", "epoch_order", "n_steps"]
+__all__ = ["BatchPlan", "Step", "StepCache", "epoch_order", "n_steps"]
 
-_CACHE_LIMIT_BYTES = 64 * 2**20
+_CACHED_BYTES = 128 * 2**20
 
 
 def n_steps(n_rows: int, batch_size: int) -> int:
@@ -102,6 +103,48 @@ class Step:
         )
 
 
+class StepCache:
+    """Epochs that plans have prepared, in one budget of memory for all of them.
+
+    Where room is needed, the plans used longest ago lose all of theirs. A plan never displaces its own epochs:
+    they are used in turn, so that those kept first are wanted first.
+
+    Parameters
+    ----------
+    limit_bytes
+        The budget.
+    """
+
+    def __init__(self, limit_bytes: int = _CACHED_BYTES) -> None:
+        self._limit = limit_bytes
+        self._kept: OrderedDict[Hashable, dict[int, list[Step]]] = OrderedDict()
+        self._bytes: dict[Hashable, int] = {}
+
+    @property
+    def used_bytes(self) -> int:
+        """What all epochs kept take."""
+        return sum(self._bytes.values())
+
+    def find(self, plan: Hashable, epoch: int) -> list[Step] | None:
+        """Steps of an epoch, if they are kept; the plan counts as used."""
+        if plan not in self._kept:
+            return None
+        self._kept.move_to_end(plan)
+        return self._kept[plan].get(epoch)
+
+    def keep(self, plan: Hashable, epoch: int, steps: list[Step], n_bytes: int) -> None:
+        """Keep the steps of an epoch, if there is room or other plans can make it."""
+        if self._bytes.get(plan, 0) + n_bytes > self._limit:
+            return
+        self._kept.setdefault(plan, {})
+        self._kept.move_to_end(plan)
+        while self.used_bytes + n_bytes > self._limit:
+            oldest, _ = self._kept.popitem(last=False)
+            del self._bytes[oldest]
+        self._kept[plan][epoch] = steps
+        self._bytes[plan] = self._bytes.get(plan, 0) + n_bytes
+
+
 class BatchPlan:
     """The mini-batches of heads that take the same number of steps per epoch.
 
@@ -117,6 +160,9 @@ class BatchPlan:
         Seed of the row order.
     n_individuals
         Individuals that are trained side by side on these folds.
+    cache
+        Where prepared epochs are kept: one for all plans of the same targets, among which equal ones share theirs.
+        By default the plan has its own.
     """
 
     def __init__(
@@ -126,6 +172,7 @@ class BatchPlan:
         batch_size: int,
         seed: int,
         n_individuals: int = 1,
+        cache: StepCache | None = None,
     ) -> None:
         counts = {n_steps(len(rows), batch_size) for rows in row_sets}
         if len(counts) != 1:
@@ -136,7 +183,8 @@ class BatchPlan:
         self._batch_size = batch_size
         self._seed = seed
         self._n_individuals = n_individuals
-        self._cache: dict[int, list[Step]] = {}
+        self._cache = StepCache() if cache is None else cache
+        self._key = (batch_size, seed, n_individuals, *(rows.tobytes() for rows in self._row_sets))
         per_row = 24 + (targets.shape[1] + 2) * targets.element_size()
         self._epoch_bytes = per_row * n_individuals * sum(len(rows) for rows in self._row_sets)
 
@@ -147,11 +195,10 @@ class BatchPlan:
 
     def epoch(self, epoch: int) -> list[Step]:
         """Mini-batches of one epoch, counted from 0."""
-        steps = self._cache.get(epoch)
+        steps = self._cache.find(self._key, epoch)
         if steps is None:
             steps = self._build(epoch)
-            if (len(self._cache) + 1) * self._epoch_bytes <= _CACHE_LIMIT_BYTES:
-                self._cache[epoch] = steps
+            self._cache.keep(self._key, epoch, steps, self._epoch_bytes)
         return steps
 
     def _build(self, epoch: int) -> list[Step]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +77,34 @@ class HeadStack:
             epochs,
         )
 
+    @classmethod
+    def merged(cls, parts: Sequence[HeadStack], places: Sequence[int]) -> HeadStack:
+        """Put heads of one individual together that were trained apart.
+
+        Parameters
+        ----------
+        parts
+            Heads of the same mask, on the same device; at least one part.
+        places
+            For each head of the first part, then of the second and so on, its place among all heads.
+        """
+        order = np.argsort(places)
+        index = torch.from_numpy(order).to(parts[0].weights[0].device)
+
+        def join(tensors: list[Tensor]) -> Tensor:
+            return torch.cat(tensors).index_select(0, index)
+
+        return cls(
+            parts[0].mask,
+            tuple(join(list(layer)) for layer in zip(*(part.weights for part in parts), strict=True)),
+            tuple(
+                None if layer[0] is None else join(cast("list[Tensor]", list(layer)))
+                for layer in zip(*(part.biases for part in parts), strict=True)
+            ),
+            np.concatenate([part.train_loss for part in parts])[order],
+            np.concatenate([part.epochs for part in parts])[order],
+        )
+
     @property
     def diverged(self) -> npt.NDArray[np.bool_]:
         """Whether a head's training loss or weights are not finite, shape (heads,)."""
@@ -130,13 +160,12 @@ class HeadStack:
         -------
         Tensor, shape (heads, rows, outputs)
         """
-        n_heads, n_inputs, units = self.weights[0].shape
-        # the first layers side by side are one product, which is faster than one for each
-        side_by_side = self.weights[0].transpose(0, 1).reshape(n_inputs, n_heads * units)
-        values = (inputs @ side_by_side).view(len(inputs), n_heads, units).transpose(0, 1)
+        values = inputs.expand(len(self.weights[0]), *inputs.shape)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if layer > 0:
-                values = values.clamp_min(0.0) @ weight
+                values = values.clamp_min_(0.0)
+            # with few outputs, the product of the transposed is faster
+            values = torch.bmm(weight.mT, values.mT).mT if layer == len(self.weights) - 1 else values @ weight
             if bias is not None:
                 values = values + bias[:, None]
         return values

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, cast
@@ -16,26 +15,26 @@ import torch
 from torch import Tensor
 
 from moevoprune.device import reproducible, resolve_device
-from moevoprune.heads.batches import BatchPlan, Step, n_steps
+from moevoprune.heads.batches import BatchPlan, Step, StepCache, n_steps
 from moevoprune.heads.encodings import HeadMask, HeadShape
+from moevoprune.heads.gpus import SlotTrainers
 from moevoprune.heads.gram import GramMatrices
-from moevoprune.heads.layers import DenseLayer, DualLayer, FirstLayer, GatheredLayer, GatheredWeights, padded_width
+from moevoprune.heads.grouping import Form, Grouping
+from moevoprune.heads.layers import DenseLayer, DualLayer, FirstLayer, GatheredLayer, GatheredWeights
 from moevoprune.heads.row_sources import RowSource
 from moevoprune.heads.settings import HeadSettings
-from moevoprune.heads.slots import SlotTrainer
 from moevoprune.heads.stack import HeadStack, StackArrays
 from moevoprune.heads.start import StartWeights
 from moevoprune.heads.stopping import EarlyStop, monitor_split
-from moevoprune.heads.streaming import StreamedLayer, StreamedRows, fit_streaming, groups_that_fit
+from moevoprune.heads.streaming import StreamedLayer, StreamedRows, fit_streaming
 from moevoprune.heads.training import HeadsInTraining, StepLoss
 from moevoprune.heads.workers import WorkerPool
 
 __all__ = ["TRAINER_VERSION", "Form", "HeadStack", "PopulationTrainer"]
 
 # part of a fitness's identity: raise it with any change that alters trained weights
-TRAINER_VERSION = 3
+TRAINER_VERSION = 2
 
-Form = Literal["auto", "dual", "gathered"]
 Rows = npt.NDArray[np.int64]
 Kept = tuple[npt.NDArray[np.bool_], ...]
 Task = tuple[list[HeadMask], list[Rows]]
@@ -49,20 +48,8 @@ Recipe = tuple[
     Form,
 ]
 
-# constants of the cost model, in the time of one multiply-add of a matrix product: one element read,
-# changed and written in a plain pass over an array costs about as much as this many
-_PASS_COST = 9.0
-# the Gram matrix must fit comfortably on every device, and the choice must not depend on free memory
-_LARGEST_GRAM_BYTES = 2**30
-# heads are trained side by side while their changing weights fit into a core's share of the cache; beyond some
-# number of them nothing is gained any more
-_STACK_BYTES = 4 * 2**20
-_MOST_HEADS = 12
 # individuals that are looked at together to find those of equal size; bounds the heads kept in memory
 _WINDOW = 64
-_MOST_PLANS = 16
-# with several processes, each gets at least this many groups of individuals, so that none waits long for another
-_TASKS_PER_JOB = 4
 # a process takes seconds to start: not before there has been as much to do
 _SECONDS_ALONE = 2.0
 # each process has its own copy of features in memory, of all together at most so much
@@ -114,17 +101,17 @@ class PopulationTrainer:
         jobs: int = 1,
     ) -> None:
         self._busy_seconds = 0.0
-        self._slots: list[SlotTrainer] = []
+        self._slots: SlotTrainers | None = None
         self._pool: WorkerPool[Task, list[StackArrays]] | None = None
         self.shape = shape
         self.settings = settings
         self.device = resolve_device(device)
         self.dtype = dtype
-        self.form = form
-        self.jobs = jobs
         self._seed = seed
         self._start = StartWeights(shape, settings, seed)
         self.source = None if isinstance(features, np.ndarray) else features
+        streamed = self.source is not None
+        self.grouping = Grouping(shape, settings, len(targets), dtype, form, streamed, jobs)
         # of rows that are read when they are needed, none is here
         held = features if isinstance(features, np.ndarray) else np.empty((0, features.shape[1]))
         self._all_targets = targets
@@ -139,7 +126,7 @@ class PopulationTrainer:
             self._labels = None
             self._targets = torch.tensor(targets, dtype=dtype, device=self.device)
         self._grams = GramMatrices(self.features)
-        self._plans: OrderedDict[tuple[object, ...], BatchPlan] = OrderedDict()
+        self._steps = StepCache()
         self._known_rates: dict[int, list[float]] = {}
 
     @property
@@ -187,7 +174,7 @@ class PopulationTrainer:
         if self.device.type == "cuda" and self.source is None:
             yield from self._trained_on_cuda(masks, row_sets)
             return
-        groups = deque(self._groups(masks, row_sets))
+        groups = deque(self.grouping.groups(masks, row_sets))
         while groups and not self._wants_workers(len(groups)):
             numbers = groups.popleft()
             yield numbers, self._fit_group([masks[number] for number in numbers], row_sets)
@@ -204,7 +191,7 @@ class PopulationTrainer:
 
     def _wants_workers(self, n_groups: int) -> bool:
         """Whether worker processes are worth their start."""
-        if self.jobs == 1 or n_groups == 1 or self.device.type != "cpu":
+        if self.grouping.jobs == 1 or n_groups == 1 or self.device.type != "cpu":
             return False
         return self._pool is not None or self._busy_seconds >= _SECONDS_ALONE
 
@@ -212,125 +199,39 @@ class PopulationTrainer:
         # on CPU a view, no copy
         features = self.features.numpy() if self.source is None else self.source
         n_copies = _COPIED_BYTES // max(self.features.nbytes, 1)
-        recipe = features, self._all_targets, self.shape, self.settings, self._seed, self.dtype, self.form
-        return WorkerPool(min(self.jobs - 1, max(n_copies, 1)), partial(_make_worker, recipe))
+        form = self.grouping.form
+        recipe = features, self._all_targets, self.shape, self.settings, self._seed, self.dtype, form
+        return WorkerPool(min(self.grouping.jobs - 1, max(n_copies, 1)), partial(_make_worker, recipe))
 
     def _trained_on_cuda(
         self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]
     ) -> Iterator[tuple[list[int], list[HeadStack]]]:
         """The dual form in slots, on as many GPUs as there are jobs; all else group by group on this one."""
-        slots = self._slots_of_gpus()
-        dual = [self.form != "gathered" and slots[0].fits(mask) for mask in masks]
-        shares: list[list[int]] = [np.flatnonzero(dual)[gpu :: len(slots)].tolist() for gpu in range(len(slots))]
-
-        def train(slot_trainer: SlotTrainer, share: list[int]) -> list[HeadStack]:
-            stacks = slot_trainer.fit([masks[number] for number in share], row_sets)
-            return [stack.on(self.device) for stack in stacks]
-
-        if len(slots) == 1:
-            for number, stack in zip(
-                shares[0], slots[0].fit([masks[n] for n in shares[0]], row_sets), strict=True
-            ):
-                yield [number], [stack]
-        else:
-            # threads: an epoch is one call on each GPU, so that they seldom wait for the interpreter
-            with reproducible(self.device), ThreadPoolExecutor(len(slots)) as threads:
-                trained = list(threads.map(train, slots, shares))
-            yield from zip(shares, trained, strict=True)
-        others = [number for number, in_slots in enumerate(dual) if not in_slots]
-        for group in self._groups([masks[number] for number in others], row_sets):
+        if self._slots is None:
+            self._slots = SlotTrainers.on_gpus(
+                self.grouping.jobs,
+                self.features,
+                self._targets,
+                self._labels,
+                self.shape,
+                self.settings,
+                self._start,
+                self._seed,
+            )
+        in_slots: list[int] = []
+        others: list[int] = []
+        for number, mask in enumerate(masks):
+            dual = self.grouping.form != "gathered" and self._slots.fits(mask)
+            (in_slots if dual else others).append(number)
+        for places, stacks in self._slots.fit([masks[number] for number in in_slots], row_sets):
+            yield [in_slots[place] for place in places], stacks
+        for group in self.grouping.groups([masks[number] for number in others], row_sets):
             numbers = [others[place] for place in group]
             yield numbers, self._fit_group([masks[number] for number in numbers], row_sets)
 
-    def _slots_of_gpus(self) -> list[SlotTrainer]:
-        if not self._slots:
-            first = self.device.index or 0
-            n_gpus = min(self.jobs, torch.cuda.device_count() - first) if self.jobs > 1 else 1
-            for index in range(first, first + n_gpus):
-                on = self.device if index == first else torch.device("cuda", index)
-                self._slots.append(
-                    SlotTrainer(
-                        self.features.to(on),
-                        self._targets.to(on),
-                        self._labels,
-                        self.shape,
-                        self.settings,
-                        self._start,
-                        self._seed,
-                    )
-                )
-        return self._slots
-
     def chosen_form(self, mask: HeadMask, n_heads: int, rows_per_head: int) -> Literal["dual", "gathered"]:
-        """Cheaper exact form for a mask; a function of the mask and the settings alone."""
-        settings = self.settings
-        if settings.optimiser != "sgd" or settings.weight_decay or mask.connections is not None:
-            return "gathered"
-        if self.source is not None:
-            return "gathered"
-        if self.form != "auto":
-            return self.form
-        n_rows, n_active = self.n_rows, len(mask.inputs)
-        if n_rows**2 * 8 > _LARGEST_GRAM_BYTES:
-            return "gathered"
-        units = len(mask.hidden[0]) if mask.hidden else self.shape.n_outputs
-        batch = min(settings.batch_size, rows_per_head)
-        steps = n_heads * settings.epochs * n_steps(rows_per_head, batch)
-        gathered = steps * n_active * units * (2 * batch + 2 * _PASS_COST)
-        dual = steps * n_rows * units * (batch + _PASS_COST) + (n_heads + 1) * n_active * n_rows * units
-        if n_active < self.shape.n_features:
-            dual += n_rows**2 * min(n_active, self.shape.n_features - n_active) / 2
-        return "dual" if dual < gathered else "gathered"
-
-    def _groups(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[list[int]]:
-        """Numbers of the masks that are trained side by side: those of equal padded size, a few at a time."""
-        if self.source is not None:
-            return self._streamed_groups(masks, row_sets)
-        alike: dict[tuple[object, ...], list[int]] = {}
-        for number, mask in enumerate(masks):
-            alike.setdefault(self._size(mask, row_sets), []).append(number)
-        groups = []
-        share = -(-len(masks) // (_TASKS_PER_JOB * self.jobs)) if self.jobs > 1 else len(masks)
-        for numbers in alike.values():
-            together = max(self._heads_together(masks[numbers[0]], row_sets) // len(row_sets), 1)
-            together = min(together, share)
-            groups += [numbers[start : start + together] for start in range(0, len(numbers), together)]
-        return sorted(groups)
-
-    def _streamed_groups(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[list[int]]:
-        """Numbers of the masks that are trained on rows read once for all: as many as fit in memory."""
-        alike: dict[int, list[int]] = {}
-        for number, mask in enumerate(masks):
-            # the same folds share their steps
-            folds_together = min(self._heads_together(mask, row_sets), len(row_sets))
-            alike.setdefault(folds_together, []).append(number)
-        most = -(-len(masks) // self.jobs)
-        return [
-            group
-            for numbers in alike.values()
-            for group in groups_that_fit(numbers, masks, self.shape.n_outputs, len(row_sets), self.dtype, most)
-        ]
-
-    def _form(self, mask: HeadMask, row_sets: Sequence[Rows]) -> Literal["dual", "gathered"]:
-        return self.chosen_form(mask, len(row_sets), max(len(rows) for rows in row_sets))
-
-    def _size(self, mask: HeadMask, row_sets: Sequence[Rows]) -> tuple[object, ...]:
-        """What must be equal for heads to be stacked: form and padded widths."""
-        form = self._form(mask, row_sets)
-        everything = len(mask.inputs) == self.shape.n_features
-        inputs = self._input_width(mask) if form == "gathered" else 0
-        hidden = tuple(padded_width(len(units)) for units in mask.hidden)
-        return form, everything, inputs, hidden, mask.connections is None
-
-    def _input_width(self, mask: HeadMask) -> int:
-        return padded_width(len(mask.inputs) + (self.settings.bias or not mask.hidden))
-
-    def _heads_together(self, mask: HeadMask, row_sets: Sequence[Rows]) -> int:
-        """Heads whose first layers fit into the cache, at least 1: the same for all of equal padded size."""
-        length = self.n_rows if self._form(mask, row_sets) == "dual" else self._input_width(mask)
-        units = padded_width(len(mask.hidden[0]) if mask.hidden else self.shape.n_outputs)
-        with_momentum = 2 * self._targets.element_size() * length * units
-        return min(max(_STACK_BYTES // max(with_momentum, 1), 1), _MOST_HEADS)
+        """Cheaper exact form for a mask: see :meth:`moevoprune.heads.grouping.Grouping.chosen_form`."""
+        return self.grouping.chosen_form(mask, n_heads, rows_per_head)
 
     def _fold_groups(self, row_sets: Sequence[Rows], together: int, n_individuals: int) -> list[_FoldGroup]:
         """Folds that take the same number of steps per epoch can share every step."""
@@ -342,7 +243,14 @@ class PopulationTrainer:
         for all_folds in by_steps.values():
             for start in range(0, len(all_folds), together):
                 folds = all_folds[start : start + together]
-                plan = self._plan([split[fold][0] for fold in folds], n_individuals)
+                plan = BatchPlan(
+                    [split[fold][0] for fold in folds],
+                    self._targets,
+                    self.settings.batch_size,
+                    self._seed,
+                    n_individuals,
+                    self._steps,
+                )
                 groups.append(_FoldGroup(folds, plan, [split[fold][1] for fold in folds]))
         return groups
 
@@ -350,17 +258,6 @@ class PopulationTrainer:
         if self.settings.early_stop == "validation":
             return monitor_split(rows, self._labels, self._seed)
         return rows, rows[:0]
-
-    def _plan(self, row_sets: list[Rows], n_individuals: int) -> BatchPlan:
-        key = (n_individuals, *(rows.tobytes() for rows in row_sets))
-        if key not in self._plans:
-            self._plans[key] = BatchPlan(
-                row_sets, self._targets, self.settings.batch_size, self._seed, n_individuals
-            )
-            while len(self._plans) > _MOST_PLANS:
-                self._plans.popitem(last=False)
-        self._plans.move_to_end(key)
-        return self._plans[key]
 
     def _fit_group(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[HeadStack]:
         """Train individuals of equal padded size."""
@@ -373,7 +270,7 @@ class PopulationTrainer:
     def _train_group(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[HeadStack]:
         if self.source is not None:
             return self._stream_group(self.source, masks, row_sets)
-        dual = self._form(masks[0], row_sets) == "dual"
+        dual = self.grouping.form_of(masks[0], row_sets) == "dual"
         everything = len(masks[0].inputs) == self.shape.n_features
         numbers = [torch.from_numpy(mask.inputs).to(self.device) for mask in masks]
         columns = [self.features if everything else self.features.index_select(1, inputs) for inputs in numbers]
@@ -384,27 +281,28 @@ class PopulationTrainer:
             if self.settings.bias or not masks[0].hidden:
                 gram = gram + 1.0
         starts = [self._starts(mask) for mask in masks]
-        parts: list[list[_Trained]] = [[] for _ in masks]
+        parts: list[list[HeadStack]] = [[] for _ in masks]
         folds: list[int] = []
-        together = max(self._heads_together(masks[0], row_sets) // len(masks), 1)
+        together = max(self.grouping.heads_together(masks[0], row_sets) // len(masks), 1)
         for group in self._fold_groups(row_sets, together, len(masks)):
             heads = self._heads(masks, columns, gram, starts, len(group.folds))
             stop = self._train(heads, group, len(masks))
             folds += group.folds
-            for individual, trained in enumerate(parts):
+            for individual, (mask, trained) in enumerate(zip(masks, parts, strict=True)):
                 place = slice(individual * len(group.folds), (individual + 1) * len(group.folds))
-                trained.append(_Trained(*heads.weights(individual), stop.train_loss[place], stop.epochs[place]))
-        order = np.argsort(folds)
-        return [_merge(mask, trained, order) for mask, trained in zip(masks, parts, strict=True)]
+                weights, biases = heads.weights(individual)
+                losses, epochs = stop.train_loss[place], stop.epochs[place]
+                trained.append(HeadStack(mask, tuple(weights), tuple(biases), losses, epochs))
+        return [HeadStack.merged(trained, folds) for trained in parts]
 
     def _stream_group(
         self, source: RowSource, masks: Sequence[HeadMask], row_sets: Sequence[Rows]
     ) -> list[HeadStack]:
         """Train individuals on rows that are read batch by batch, once for all of them."""
         settings = self.settings
-        parts: list[list[_Trained]] = [[] for _ in masks]
+        parts: list[list[HeadStack]] = [[] for _ in masks]
         folds: list[int] = []
-        for group in self._fold_groups(row_sets, self._heads_together(masks[0], row_sets), 1):
+        for group in self._fold_groups(row_sets, self.grouping.heads_together(masks[0], row_sets), 1):
             rows = StreamedRows(
                 source,
                 self._all_targets,
@@ -419,10 +317,10 @@ class PopulationTrainer:
             heads = [self._heads([mask], [], None, [self._starts(mask)], len(group.folds)) for mask in masks]
             stops = fit_streaming(rows, heads, settings, self._rates(rows.n_steps))
             folds += group.folds
-            for trained, of_mask, stop in zip(parts, heads, stops, strict=True):
-                trained.append(_Trained(*of_mask.weights(0), stop.train_loss, stop.epochs))
-        order = np.argsort(folds)
-        return [_merge(mask, trained, order) for mask, trained in zip(masks, parts, strict=True)]
+            for mask, trained, of_mask, stop in zip(masks, parts, heads, stops, strict=True):
+                weights, biases = of_mask.weights(0)
+                trained.append(HeadStack(mask, tuple(weights), tuple(biases), stop.train_loss, stop.epochs))
+        return [HeadStack.merged(trained, folds) for trained in parts]
 
     def _starts(self, mask: HeadMask) -> list[Tensor]:
         return [torch.tensor(layer, dtype=self.dtype, device=self.device) for layer in self._start.weights(mask)]
@@ -508,32 +406,3 @@ class _FoldGroup:
     folds: list[int]
     plan: BatchPlan
     monitor_rows: list[Rows]
-
-
-@dataclass(frozen=True, eq=False)
-class _Trained:
-    weights: list[Tensor]
-    biases: list[Tensor | None]
-    train_loss: npt.NDArray[np.float64]
-    epochs: npt.NDArray[np.int64]
-
-
-def _merge(mask: HeadMask, parts: list[_Trained], order: npt.NDArray[np.int64]) -> HeadStack:
-    """Put heads of several fold groups back into the order of the folds."""
-    index = torch.from_numpy(order).to(parts[0].weights[0].device)
-
-    def join(tensors: list[Tensor]) -> Tensor:
-        return torch.cat(tensors).index_select(0, index)
-
-    weights = tuple(join(list(layer)) for layer in zip(*(part.weights for part in parts), strict=True))
-    biases = tuple(
-        None if layer[0] is None else join(cast("list[Tensor]", list(layer)))
-        for layer in zip(*(part.biases for part in parts), strict=True)
-    )
-    return HeadStack(
-        mask,
-        weights,
-        biases,
-        np.concatenate([part.train_loss for part in parts])[order],
-        np.concatenate([part.epochs for part in parts])[order],
-    )

@@ -129,7 +129,8 @@ def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.to(torch.float64, copy=True)
     if x.shape[-1] == 0:
         return x, x.new_zeros(x.shape[:-2], dtype=torch.bool)
-    lowest, highest = torch.aminmax(x, dim=-2)
+    # several times faster than torch.aminmax
+    lowest, highest = x.amin(-2), x.amax(-2)
     peak = torch.maximum(-lowest, highest)
     finite = peak.isfinite().all(-1)
     if not bool(finite.all()):

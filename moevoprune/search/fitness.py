@@ -498,7 +498,9 @@ class _ValidationRows:
         """All rows in order, some at a time."""
         for start in range(0, len(self._rows), _ROWS_AT_ONCE):
             if self._source is None:
-                yield self._all[start : start + _ROWS_AT_ONCE]
+                # the tensor itself where it is one block, so that nobody predicts it twice
+                whole = len(self._all) <= _ROWS_AT_ONCE
+                yield self._all if whole else self._all[start : start + _ROWS_AT_ONCE]
             else:
                 rows = self._source.rows(self._rows[start : start + _ROWS_AT_ONCE])
                 yield torch.tensor(rows, device=self._device)
@@ -521,6 +523,8 @@ class _Predictor:
         self._confidence: _Confidence | None = None
         self._fold = 0
         self._parts: list[tuple[Tensor, Tensor | None]] = []
+        # rows that were read last, with their hidden representation
+        self._last: tuple[Tensor, Tensor] | None = None
         self.diverged = stack.diverged
 
     def add_confidence(self, ood: Tensor, odin_step: Tensor | None, in_units: Callable[[Tensor], Tensor]) -> None:
@@ -532,12 +536,15 @@ class _Predictor:
         """Turn to a fold."""
         self._fold = fold
         self._parts = []
+        self._last = None
 
     def read(self, block: Tensor) -> None:
         """Predict some of the fold's rows."""
         columns = self._columns(block)
         if self._confidence is None:
-            self._parts.append((self._stack.forward(columns, self._fold)[0], None))
+            outputs, hidden = self._stack.forward(columns, self._fold)
+            self._parts.append((outputs, None))
+            self._last = block, hidden
         else:
             self._parts.append(self._confidence.inside(columns.double(), self._fold))
 
@@ -554,6 +561,8 @@ class _Predictor:
 
     def hidden(self, rows: Tensor) -> Tensor:
         """Last hidden representation of rows by the fold's head."""
+        if self._last is not None and self._last[0] is rows:
+            return self._last[1]
         return self._stack.forward(self._columns(rows), self._fold)[1]
 
     def _columns(self, rows: Tensor) -> Tensor:

@@ -263,3 +263,11 @@ def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "new").mkdir()
     features().save_folder(tmp_path / "new")
     assert FeatureSet.load(tmp_path / "new").content_hash == features().content_hash
+
+
+def test_a_file_that_was_replaced_since_is_noticed_by_processes_that_start_later(folder: Path) -> None:
+    rows = MappedRows([FeatureSet.load(folder).X_train])
+    np.save(folder / "new.npy", np.zeros((31, 4), np.float16))
+    os.replace(folder / "new.npy", folder / "X_train.npy")
+    with pytest.raises(InputError, match="has changed while it was in use"):
+        pickle.loads(pickle.dumps(rows))

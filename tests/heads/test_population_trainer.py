@@ -326,7 +326,7 @@ def test_heads_of_equal_padded_size_have_their_folds_grouped_alike() -> None:
     settings = HeadSettings(hidden=(16,), epochs=1)
     trainer = PopulationTrainer(features, labels, shape, settings, 1, "cpu", form="dual")
     row_sets = [np.arange(4000)] * 2
-    together = {trainer._heads_together(mask_of(encoded, units), row_sets) for units in range(9, 17)}
+    together = {trainer.grouping.heads_together(mask_of(encoded, units), row_sets) for units in range(9, 17)}
     assert len(together) == 1
 
 

@@ -16,6 +16,7 @@ import torch
 from moevoprune.errors import InputError
 from moevoprune.heads import slot_tensors
 from moevoprune.heads.encodings import Encoding, HeadMask, HeadShape, make_encoding
+from moevoprune.heads.gpus import SlotTrainers
 from moevoprune.heads.reference import ReferenceHead, train_reference_head
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.slots import SLOT_COUNTS, SlotTrainer
@@ -482,3 +483,26 @@ def test_a_replayed_graph_is_the_called_epoch_to_the_last_bit(
     # the table of row orders in the memory of the host
     monkeypatch.setattr(slot_tensors, "_LARGEST_DEVICE_TABLE", 0)
     assert fit(True) == called
+
+
+@pytest.mark.parametrize("n_masks", [1, 5])
+def test_heads_do_not_depend_on_the_number_of_slot_trainers(n_masks: int) -> None:
+    settings = head_settings((6,), early_stop="training", patience=2)
+    masks = masks_of(HeadShape(N_FEATURES, (6,), N_CLASSES), "features", (3, 5, 7, 9, 11)[:n_masks])
+    threads = torch.get_num_threads()
+
+    def fit(n_trainers: int) -> dict[int, HeadStack]:
+        trainers = SlotTrainers([trainer_of(settings, n_slots=4) for _ in range(n_trainers)], torch.device("cpu"))
+        assert all(trainers.fits(mask) for mask in masks)
+        parts = list(trainers.fit(masks, ROW_SETS))
+        numbers = [number for part, _ in parts for number in part]
+        assert sorted(numbers) == list(range(n_masks))
+        return dict(zip(numbers, (stack for _, stacks in parts for stack in stacks), strict=True))
+
+    alone, three = fit(1), fit(3)
+    assert torch.get_num_threads() == threads
+    for number, mask in enumerate(masks):
+        assert three[number].mask is alone[number].mask is mask
+        for ours, theirs in zip(three[number].weights, alone[number].weights, strict=True):
+            assert torch.equal(ours, theirs)
+        np.testing.assert_array_equal(three[number].epochs, alone[number].epochs)
