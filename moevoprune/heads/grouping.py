@@ -28,7 +28,7 @@ _PASS_COST = 9.0
 _LARGEST_GRAM_BYTES = 2**30
 # heads are trained side by side while their changing weights fit into a core's share of the cache; beyond some
 # number of them nothing is gained any more
-_STACK_BYTES = 4 * 2**20
+_STACK_BYTES = 2 * 2**20
 _MOST_HEADS = 12
 # with several processes, each gets at least this many groups of individuals, so that none waits long for another
 _TASKS_PER_JOB = 4

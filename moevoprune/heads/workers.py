@@ -65,7 +65,7 @@ class WorkerPool(Generic[Task, Result]):
             max_workers=n_workers, initializer=_start_worker, initargs=(make, os.getpid()), env=environment
         )
         self._lock = threading.Condition()
-        self._idle = 0
+        self._ready = self._in_flight = 0
         self.n_elsewhere = 0
         self.broken = self._said = False
         # calls of map that are not over; the latest is served first, as an older one may be abandoned
@@ -134,7 +134,7 @@ class WorkerPool(Generic[Task, Result]):
     def _hand_out(self) -> None:
         """Give waiting tasks to idle workers; the lock is held."""
         for run in reversed(self._runs):
-            while self._idle and run.waiting and not self.broken:
+            while run.waiting and self._has_room(len(run.waiting)) and not self.broken:
                 number, task = run.waiting.popleft()
                 try:
                     future = self._executor.submit(_work, task)
@@ -142,19 +142,25 @@ class WorkerPool(Generic[Task, Result]):
                     run.waiting.appendleft((number, task))
                     self._give_up()
                     return
-                self._idle -= 1
+                self._in_flight += 1
                 future.add_done_callback(partial(self._on_done, run, number, task))
+
+    def _has_room(self, n_waiting: int) -> bool:
+        """Whether to send another task: but at the end a second one to each worker, so that none waits for it."""
+        second = n_waiting > 2 * (self._ready + 1)
+        return self._in_flight < self._ready * (2 if second else 1)
 
     def _on_start(self, done: Future[int]) -> None:
         with self._lock:
             if done.cancelled() or done.exception() is not None:
                 self._give_up()
                 return
-            self._idle += 1
+            self._ready += 1
             self._hand_out()
 
     def _on_done(self, run: _Run[Task, Result], number: int, task: Task, done: Future[Result]) -> None:
         with self._lock:
+            self._in_flight -= 1
             error = None if done.cancelled() else done.exception()
             lost = done.cancelled() or isinstance(error, BrokenProcessPool)
             if lost:
@@ -167,7 +173,6 @@ class WorkerPool(Generic[Task, Result]):
             if lost:
                 self._give_up()
             else:
-                self._idle += 1
                 self._hand_out()
             self._lock.notify_all()
 
