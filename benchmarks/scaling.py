@@ -11,6 +11,7 @@ model chooses; all values of a factor take turns.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,6 +25,7 @@ from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.trainer import PopulationTrainer
 
 SEED = 0
+WARM_UP_SECONDS = 12.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,12 @@ def seconds_at_work(works: Sequence[Work], share: float, repeats: int) -> list[f
         ]
 
     try:
-        take_turns(clocks_of_next(), 1)
+        # worker processes start once there has been some work, and take seconds to do so
+        deadline = time.monotonic() + (WARM_UP_SECONDS if max(work.workers for work in works) > 1 else 0.0)
+        warm = clocks_of_next()
+        take_turns(warm, 1)
+        while time.monotonic() < deadline:
+            take_turns(warm, 1)
         rounds = [clocks_of_next() for _ in range(repeats)]
         for clocks in rounds:
             take_turns(clocks, 1)
