@@ -11,7 +11,7 @@ from torch import Tensor
 from moevoprune.errors import InputError, nearest
 from moevoprune.objectives import predictive
 from moevoprune.objectives.base import TASKS, Candidate, Objective
-from moevoprune.objectives.cka import debiased_linear_cka
+from moevoprune.objectives.cka import debiased_linear_cka_of_folds
 from moevoprune.objectives.ood import OOD_SCORES, auroc, ood_score
 
 __all__ = ["MIN_CKA_ROWS", "available_objectives", "ood_scores_of", "resolve_objectives"]
@@ -75,7 +75,8 @@ def _mean_cka(candidate: Candidate, kind: str, field: str) -> float:
             )
     if candidate.active == 0:
         return 0.0
-    return _mean_over_folds(debiased_linear_cka, [(fold.hidden, getattr(fold, field)) for fold in candidate.folds])
+    pairs = [(fold.hidden, getattr(fold, field)) for fold in candidate.folds]
+    return debiased_linear_cka_of_folds(pairs).mean().item()
 
 
 def _mean_over_folds(measure: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tuple[Tensor, Tensor]]) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from moevoprune.errors import InputError
 
-__all__ = ["debiased_linear_cka"]
+__all__ = ["debiased_linear_cka", "debiased_linear_cka_of_folds"]
 
 _MIN_ROWS = 4
 # A column whose values differ by less than this many units of rounding of its own type is constant.
@@ -102,27 +104,65 @@ def debiased_linear_cka(x: Tensor, y: Tensor) -> Tensor:
             "make them equal, or 1"
         ) from None
 
-    x, varies_x = _centred(x)
-    y, varies_y = _centred(y)
+    return _cka(x, y, None)
+
+
+def debiased_linear_cka_of_folds(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Debiased linear CKA of each fold's pair of representations, all at once.
+
+    On few rows most of the time is that of calling each operation, and folds of one size are rare.
+
+    Parameters
+    ----------
+    pairs
+        For each fold two representations of its rows, shapes (n, p) and (n, q), n at least 4; p and q are the same
+        for all folds.
+
+    Returns
+    -------
+    Tensor, shape (folds,), float64
+        What :func:`debiased_linear_cka` gives for each pair.
+    """
+    counts = [len(x) for x, _ in pairs]
+    x, y = (torch.stack([_lengthened(part, max(counts)) for part in side]) for side in zip(*pairs, strict=True))
+    if min(counts) == max(counts):
+        return debiased_linear_cka(x, y)
+    return _cka(x, y, torch.tensor(counts, device=x.device))
+
+
+def _lengthened(x: Tensor, n_rows: int) -> Tensor:
+    """Repeat the first row at the end: that changes no bound of the values, and is zero once it is taken off."""
+    return x if len(x) == n_rows else torch.cat([x, x[:1].expand(n_rows - len(x), -1)])
+
+
+def _cka(x: Tensor, y: Tensor, counts: Tensor | None) -> Tensor:
+    """CKA of (..., n, p) and (..., n, q); with counts only so many rows, of what is of shape (folds, n, p)."""
+    n = x.shape[-2] if counts is None else counts.to(torch.float64)
+    x, varies_x = _centred(x, counts)
+    y, varies_y = _centred(y, counts)
     products = _products(x, y)
     diagonals = x.square().sum(-1), y.square().sum(-1)
     pairs = ((0, 0), (1, 1), (0, 1))
     hsic_x, hsic_y, hsic = (
-        _unbiased(product, diagonals[i], diagonals[j]) for product, (i, j) in zip(products, pairs, strict=True)
+        _unbiased(product, diagonals[i], diagonals[j], n) for product, (i, j) in zip(products, pairs, strict=True)
     )
     cancelled = (hsic_x < _CANCELLED * products[0]) | (hsic_y < _CANCELLED * products[1])
     cancelled &= varies_x & varies_y
     norms = (hsic_x.clamp_min(_SMALLEST).sqrt(), hsic_y.clamp_min(_SMALLEST).sqrt())
     value = hsic / norms[0] / norms[1]
     if bool(cancelled.any()):
-        value = torch.where(cancelled, _cosine_of_u_centred(x, y), value)
+        if counts is None:
+            value = torch.where(cancelled, _cosine_of_u_centred(x, y), value)
+        else:
+            for fold in cancelled.nonzero()[:, 0].tolist():
+                value[fold] = _cosine_of_u_centred(x[fold, : counts[fold]], y[fold, : counts[fold]])
     return torch.where(varies_x & varies_y, value, 0.0).clamp(max=1.0)
 
 
-def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
+def _centred(x: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
     """Representation (..., n, p) in float64, centred and scaled, and whether its rows differ (...).
 
-    It is all zeros where it is not finite.
+    It is all zeros where it is not finite, and in rows beyond the counts.
     """
     single = x.dtype in (torch.float32, torch.float16, torch.bfloat16)
     resolution = torch.finfo(x.dtype if x.is_floating_point() else torch.float64).eps
@@ -149,8 +189,10 @@ def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
     first = x[..., 0, :].clone()
     varies = (torch.maximum(highest - first, first - lowest) > _ROUNDINGS * resolution * peak).any(-1)
     x.sub_(first[..., None, :])
-    x.sub_(x.mean(-2, keepdim=True))
-    return x, varies
+    if counts is None:
+        return x.sub_(x.mean(-2, keepdim=True)), varies
+    x.sub_(x.sum(-2, keepdim=True) / counts[:, None, None])
+    return x.mul_(torch.arange(x.shape[1], device=x.device)[:, None] < counts[:, None, None]), varies
 
 
 def _products(x: Tensor, y: Tensor) -> list[Tensor]:
@@ -162,9 +204,8 @@ def _products(x: Tensor, y: Tensor) -> list[Tensor]:
     return [(one.mT @ two).square().sum((-2, -1)) for one, two in ((x, x), (y, y), (x, y))]
 
 
-def _unbiased(product: Tensor, k: Tensor, other: Tensor) -> Tensor:
+def _unbiased(product: Tensor, k: Tensor, other: Tensor, n: int | Tensor) -> Tensor:
     """Unbiased HSIC times n (n - 3) from the product and the kernels' diagonals (..., n) of centred data."""
-    n = k.shape[-1]
     return product + k.sum(-1) * other.sum(-1) / ((n - 1) * (n - 2)) - (k * other).sum(-1) * (n / (n - 2))
 
 

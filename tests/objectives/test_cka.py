@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from moevoprune.errors import InputError
 from moevoprune.objectives import debiased_linear_cka
+from moevoprune.objectives.cka import debiased_linear_cka_of_folds
 
 
 def draw(n: int, p: int, seed: int) -> np.ndarray:
@@ -196,3 +197,20 @@ def test_float32_agrees_with_float64() -> None:
 def test_bad_shapes_are_refused(x: tuple[int, ...], y: tuple[int, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         debiased_linear_cka(torch.zeros(x), torch.zeros(y))
+
+
+def test_folds_of_different_sizes_at_once_are_each_as_alone() -> None:
+    generator = torch.Generator().manual_seed(8)
+
+    def representation(n_rows: int, width: int) -> torch.Tensor:
+        return torch.randn(n_rows, width, generator=generator).relu() + 3.0
+
+    far = representation(9, 6)
+    far[0] += 1e9
+    constant = torch.full((9, 6), 0.1)
+    pairs = [(representation(n, 6), representation(n, 5)) for n in (9, 12, 11, 12)]
+    pairs += [(far, representation(9, 5)), (constant, representation(9, 5)), (far * float("nan"), far[:, :5])]
+    for chosen in (pairs, pairs[:1], [pairs[1], pairs[3]]):
+        alone = torch.stack([debiased_linear_cka(x, y) for x, y in chosen])
+        torch.testing.assert_close(debiased_linear_cka_of_folds(chosen), alone, rtol=0, atol=1e-9)
+    assert debiased_linear_cka_of_folds(pairs)[5:].tolist() == [0.0, 0.0]
