@@ -60,6 +60,10 @@ def import_ray() -> Any:
     except ImportError as error:
         missing = "" if error.name == "ray" else f" ({words_of(error)})"
         raise InputError(f"Ray is needed here, but is not installed{missing}: {INSTALL_RAY}") from None
+    if not hasattr(ray, "init"):
+        # a folder called "ray" where Python looks for packages is one, too
+        where = next(iter(ray.__path__))
+        raise InputError(f"Ray is needed here, but {where} is imported in its place: rename it; {INSTALL_RAY}")
     return ray
 
 

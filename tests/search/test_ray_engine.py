@@ -15,6 +15,7 @@ from moevoprune.cli.main import main
 from moevoprune.fronts.plots import style
 from moevoprune.search.engines import make_engine
 from moevoprune.search.fitness import FitnessEvaluator
+from moevoprune.search.ray_engine import import_ray
 
 QUICK = ["--pop", "8", "--gens", "2", "--cv", "3", "--set", "epochs=3", "--set", "hidden=8", "--no-baselines"]
 
@@ -226,6 +227,15 @@ def test_without_ray_the_way_to_install_it_is_said(tmp_path, small_features, mon
     assert "\n" not in line
     assert 'pip install "moevoprune[ray]"' in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_called_ray_is_not_taken_for_it(tmp_path, monkeypatch):
+    (tmp_path / "ray").mkdir()
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if "editable" not in repr(finder)])
+    with pytest.raises(InputError, match="rename it"):
+        import_ray()
 
 
 def test_the_local_engine_is_the_evaluator(small_features, quick_head):
