@@ -231,7 +231,9 @@ def test_without_ray_the_way_to_install_it_is_said(tmp_path, small_features, mon
 
 def test_a_folder_called_ray_is_not_taken_for_it(tmp_path, monkeypatch):
     (tmp_path / "ray").mkdir()
-    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    # so that it is put back, or taken out again if it was not there
+    monkeypatch.setitem(sys.modules, "ray", None)
+    del sys.modules["ray"]
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if "editable" not in repr(finder)])
     with pytest.raises(InputError, match="rename it"):
