@@ -38,7 +38,7 @@ from moevoprune.heads.training import HeadsInTraining, StepLoss
 from moevoprune.objectives import Objective
 from moevoprune.search.archive import non_dominated
 from moevoprune.search.fitness import pack
-from moevoprune.search.survival import SIZE_OBJECTIVE
+from moevoprune.search.problem import SIZE_OBJECTIVE
 
 # of fewer new masks, all are trained to the end
 FEWEST = 8

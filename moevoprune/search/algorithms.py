@@ -1,8 +1,7 @@
-"""The searches that can be asked for by name: guided (the default), plain NSGA-II, and the published one."""
+"""The searches that can be asked for by name: guided (the default), plain NSGA-II, and the published ones."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,14 +13,14 @@ from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.operators.mutation.bitflip import BitflipMutation
 from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 
-from moevoprune.baselines import combine, rank_bits, top_bits
 from moevoprune.errors import InputError, nearest
 from moevoprune.search.archive import knee, non_dominated
+from moevoprune.search.bit_problem import BitProblem, Guidance
+from moevoprune.search.deep_pruning_es import PUBLISHED_POP_SIZE, DeepPruningES
 from moevoprune.search.problem import PruningProblem
 from moevoprune.search.sampling import DensitySampling, MaskSampling
 from moevoprune.search.scores import BitScores
-from moevoprune.search.survival import SIZE_OBJECTIVE, crowding_measure, survival_for
-from moevoprune.search.trust import trusted_rankings
+from moevoprune.search.survival import crowding_measure, survival_for
 from moevoprune.search.variation import GuidedMutation, SizeCrossover
 
 __all__ = [
@@ -29,6 +28,7 @@ __all__ = [
     "DEFAULT_ALGORITHM",
     "DEFAULT_POP_SIZES",
     "GuidedNSGA2",
+    "deep_pruning_es",
     "guided",
     "make_algorithm",
     "nsga2",
@@ -39,7 +39,7 @@ Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 DEFAULT_ALGORITHM = "guided"
-DEFAULT_POP_SIZES = {"guided": 40, "nsga2": 40, "reference": 30}
+DEFAULT_POP_SIZES = {"guided": 40, "nsga2": 40, "reference": 30, "deep_pruning_es": PUBLISHED_POP_SIZE}
 
 _SEEDED_SHARE = 0.75
 _POLISHED_SHARE = 0.1
@@ -156,7 +156,7 @@ def _flip_one(mask: Bits, active: bool, scores: Values, rng: np.random.Generator
 
 
 def guided(
-    problem: PruningProblem,
+    problem: BitProblem,
     pop_size: int | None = None,
     rankings: Sequence[str] | None = None,
     seeded_share: float = _SEEDED_SHARE,
@@ -165,22 +165,24 @@ def guided(
 ) -> GuidedNSGA2:
     """Build the default search: NSGA-II guided by scores of bits.
 
-    The start population holds the rankings' own masks, of all sizes on a log scale, and masks drawn by score
-    tournaments; one that it would hold twice is dropped. :class:`~moevoprune.search.variation.SizeCrossover` and
+    The start population holds the masks that the problem's guidance suggests (for heads the rankings' own, of all
+    sizes on a log scale) and masks drawn by score tournaments; one that it would hold twice is dropped.
+    :class:`~moevoprune.search.variation.SizeCrossover` and
     :class:`~moevoprune.search.variation.GuidedMutation` vary them,
     :func:`~moevoprune.search.survival.survival_for` selects, and the knee is polished at the end.
 
     Parameters
     ----------
     problem
-        What it will search; the bits are ranked here, by its training part. Its bounds on active bits are kept.
+        What it will search; the bits are scored here, by its training part
+        (:meth:`~moevoprune.search.bit_problem.BitProblem.guidance`). Its bounds on active bits are kept.
     pop_size
         Individuals per generation, at least 2; default 40.
     rankings
-        Keys of :data:`moevoprune.baselines.RANKINGS`, best first, combined by rank; None for those that nested
-        cross-validation trusts (:func:`moevoprune.search.trust.trusted_rankings`).
+        For heads, keys of :data:`moevoprune.baselines.RANKINGS`, best first, combined by rank; None for what the
+        problem trusts.
     seeded_share
-        Share of the start population that are the rankings' masks, in [0, 1].
+        Share of the start population that are the guidance's masks, in [0, 1].
     learning
         Weight of what is learned during the run, see :class:`~moevoprune.search.scores.BitScores`.
     polished_share
@@ -189,42 +191,39 @@ def guided(
     Raises
     ------
     InputError
-        The population is too small, a share is out of range, or a ranking is unknown.
+        The population is too small, a share is out of range, a ranking is unknown, or there is nothing that could
+        guide.
     """
     pop_size = _checked("guided", pop_size)
     if not 0 <= seeded_share <= 1:
         raise InputError(f"seeded_share = {seeded_share!r}: use a share between 0 and 1")
     if not 0 <= polished_share < 1:
         raise InputError(f"polished_share = {polished_share!r}: use a share from 0 to below 1")
-    if rankings is None:
-        rankings = trusted_rankings(problem)
-    data = problem.ranking_data()
-    ranked = [rank_bits(data, name) for name in rankings]
-    scores = BitScores(combine(ranked), learning)
-    low, high = max(problem.min_active, 1), problem.max_active
-    start = DensitySampling("log", low=low, high=high, scores=scores.values)
+    guidance = _guidance(problem, round(seeded_share * pop_size), rankings)
+    scores = BitScores(guidance.scores, learning)
     return GuidedNSGA2(
         scores=scores,
-        size_column=problem.column(SIZE_OBJECTIVE),
+        size_column=problem.column(problem.size_objective),
         polished_share=polished_share,
         pop_size=pop_size,
-        sampling=MaskSampling(_seeds(ranked, round(seeded_share * pop_size), low, high or problem.n_var), start),
-        crossover=SizeCrossover(),
+        sampling=MaskSampling(guidance.seeds, guidance.sampling),
+        crossover=SizeCrossover(scale="log" if problem.log_sizes else "uniform"),
         mutation=GuidedMutation(scores),
         survival=survival_for(problem),
     )
 
 
-def nsga2(problem: PruningProblem, pop_size: int | None = None) -> NSGA2:
+def nsga2(problem: BitProblem, pop_size: int | None = None) -> NSGA2:
     """Build the plain choice: NSGA-II with uniform crossover and bit-flip mutation.
 
-    The start population has masks of all sizes on a log scale, drawn blindly. From three objectives on survival
-    breaks ties by the nearest neighbours in objective space instead of the crowding distance.
+    The start population is drawn blindly, of all sizes (for heads, on a log scale). From three objectives on
+    survival breaks ties by the nearest neighbours in objective space instead of the crowding distance.
 
     Parameters
     ----------
     problem
-        What it will search; its bounds on active bits are kept in the start population.
+        What it will search; its
+        :meth:`~moevoprune.search.bit_problem.BitProblem.blind_sampling` draws the start.
     pop_size
         Individuals per generation, at least 2; default 40.
 
@@ -235,14 +234,14 @@ def nsga2(problem: PruningProblem, pop_size: int | None = None) -> NSGA2:
     """
     return NSGA2(
         pop_size=_checked("nsga2", pop_size),
-        sampling=DensitySampling("log", low=max(problem.min_active, 1), high=problem.max_active),
+        sampling=problem.blind_sampling(),
         crossover=UniformCrossover(),
         mutation=BitflipMutation(),
         survival=RankAndCrowding(crowding_func=crowding_measure(problem)),
     )
 
 
-def reference(problem: PruningProblem, pop_size: int | None = None) -> NSGA2:
+def reference(problem: BitProblem, pop_size: int | None = None) -> NSGA2:
     """Build the search of MO-EvoPruneDeepTL (arXiv 2302.10253), in its settings.
 
     NSGA-II with a population of 30 and two offspring per generation, uniform crossover with probability 1,
@@ -274,14 +273,40 @@ def reference(problem: PruningProblem, pop_size: int | None = None) -> NSGA2:
     )
 
 
-ALGORITHMS: dict[str, Callable[[PruningProblem, int | None], Any]] = {
+def deep_pruning_es(problem: BitProblem, pop_size: int | None = None) -> DeepPruningES:
+    """Build the search of DeepPruningES (arXiv 1912.11527), see there for what is published and what is ours.
+
+    The error is the problem's measure of quality; the cost its measure of size, or where that is not among the
+    objectives the first other one.
+
+    Parameters
+    ----------
+    problem
+        What it will search, with at least two objectives.
+    pop_size
+        Individuals per generation, at least 4; default the published 30.
+
+    Raises
+    ------
+    InputError
+        The population is too small, or there is nothing to weigh quality against.
+    """
+    quality, size = problem.quality_column, problem.column(problem.size_objective)
+    if problem.n_obj < 2:
+        raise InputError("deep_pruning_es weighs error against cost: give a second objective, or use nsga2")
+    cost = size if size is not None and size != quality else int(quality == 0)
+    return DeepPruningES(_checked("deep_pruning_es", pop_size), cost_column=cost, quality_column=quality)
+
+
+ALGORITHMS: dict[str, Callable[[BitProblem, int | None], Any]] = {
     "guided": guided,
     "nsga2": nsga2,
     "reference": reference,
+    "deep_pruning_es": deep_pruning_es,
 }
 
 
-def make_algorithm(name: str, problem: PruningProblem, pop_size: int | None = None) -> Any:
+def make_algorithm(name: str, problem: BitProblem, pop_size: int | None = None) -> Any:
     """Build a search by name.
 
     Parameters
@@ -296,7 +321,7 @@ def make_algorithm(name: str, problem: PruningProblem, pop_size: int | None = No
     Raises
     ------
     InputError
-        The name is unknown, or the population is too small.
+        The name is unknown, the population is too small, or the search does not suit the problem.
     """
     if name not in ALGORITHMS:
         raise InputError(
@@ -306,27 +331,19 @@ def make_algorithm(name: str, problem: PruningProblem, pop_size: int | None = No
     return ALGORITHMS[name](problem, pop_size)
 
 
+def _guidance(problem: BitProblem, n_seeds: int, rankings: Sequence[str] | None) -> Guidance:
+    if rankings is None:
+        return problem.guidance(n_seeds)
+    if not isinstance(problem, PruningProblem):
+        raise InputError(
+            f"rankings = {rankings!r}: they are for heads, leave them out for {type(problem).__name__}"
+        )
+    return problem.guidance(n_seeds, rankings)
+
+
 def _checked(name: str, pop_size: int | None) -> int:
     if pop_size is None:
         return DEFAULT_POP_SIZES[name]
     if pop_size < 2:
         raise InputError(f"a population of {pop_size} cannot evolve: use at least 2 individuals (--pop)")
     return pop_size
-
-
-def _seeds(ranked: Sequence[Values], n: int, low: int, high: int) -> Bits:
-    """Masks of the rankings' best bits, their sizes on a log scale from the largest to the smallest.
-
-    The rankings, best first, take turns; the best takes every other one.
-    """
-    n_bits = len(ranked[0])
-    if n == 0:
-        return np.zeros((0, n_bits), dtype=np.bool_)
-    # the largest first: all rankings agree on the dense head, which no start should be without
-    sizes = np.rint(np.geomspace(high, low, n)).astype(int).tolist()
-    masks: dict[bytes, Bits] = {}
-    others = itertools.cycle(ranked[1:] or ranked)
-    for turn, size in enumerate(sizes):
-        (mask,) = top_bits(ranked[0] if turn % 2 == 0 else next(others), [size])
-        masks.setdefault(mask.tobytes(), mask)
-    return np.array(list(masks.values()))

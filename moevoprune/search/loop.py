@@ -17,9 +17,10 @@ from pymoo.core.algorithm import Algorithm
 from moevoprune.errors import InputError, whole_number
 from moevoprune.search.algorithms import DEFAULT_ALGORITHM, make_algorithm
 from moevoprune.search.archive import ParetoArchive, hypervolume
+from moevoprune.search.bit_problem import BitProblem
+from moevoprune.search.deep_pruning_es import PUBLISHED_GENERATIONS
 from moevoprune.search.fitness import pack
 from moevoprune.search.journal import EvaluationJournal
-from moevoprune.search.problem import PruningProblem
 
 __all__ = ["Generation", "SearchResult", "check_journal", "default_end", "run_search"]
 
@@ -121,7 +122,7 @@ class SearchResult:
 class _Observer:
     """Collects what the algorithm asks for: the archive, the counts and the best values."""
 
-    def __init__(self, problem: PruningProblem) -> None:
+    def __init__(self, problem: BitProblem) -> None:
         self._problem = problem
         self.archive = ParetoArchive(problem.n_obj)
         self.evaluations = 0
@@ -143,7 +144,7 @@ class _Observer:
         feasible = (problem.violations(masks) <= 0).all(axis=1)
         self.archive.add(masks[feasible], losses[feasible], values[feasible])
         self._first.append(losses[feasible, 0])
-        self._active.append(problem.encoding.count_active(masks[feasible]))
+        self._active.append(problem.count_active(masks[feasible]))
 
     @property
     def box(self) -> tuple[Values, Values]:
@@ -168,7 +169,7 @@ class _Observer:
 
 
 def run_search(
-    problem: PruningProblem,
+    problem: BitProblem,
     pop_size: int | None = None,
     n_gen: int | None = None,
     budget: int | None = None,
@@ -178,20 +179,21 @@ def run_search(
     resume: bool = False,
     progress: Callable[[Generation], None] | None = None,
 ) -> SearchResult:
-    """Run a pymoo algorithm on a pruning problem and keep every non-dominated mask.
+    """Run a pymoo algorithm on a problem over bits and keep every non-dominated mask.
 
     Parameters
     ----------
     problem
         What to search.
     pop_size
-        Individuals per generation of a search given by name; None for its own default (40, published 30).
+        Individuals per generation of a search given by name; None for its own default (40, published ones 30).
     n_gen
-        Generations; default 25 where ``budget`` is not given either (for ``"reference"`` 200 evaluations).
+        Generations; default 25 where ``budget`` is not given either (for ``"reference"`` 200 evaluations, for
+        ``"deep_pruning_es"`` 11).
     budget
         Evaluations instead of generations; the generation in which it is reached is finished.
     algorithm
-        ``"guided"``, ``"nsga2"`` (plain) or ``"reference"`` (the published search), see
+        ``"guided"``, ``"nsga2"`` (plain), or the published searches ``"reference"`` and ``"deep_pruning_es"``, see
         :mod:`moevoprune.search.algorithms`; or any pymoo algorithm for binary variables (it is copied). None
         for ``"guided"``.
     seed
@@ -209,8 +211,8 @@ def run_search(
     InputError
         A number is out of range, the journal exists (without ``resume``) or is another run's.
     """
-    if not isinstance(problem, PruningProblem):
-        raise InputError(f"problem is a {type(problem).__name__}: make a PruningProblem first")
+    if not isinstance(problem, BitProblem):
+        raise InputError(f"problem is a {type(problem).__name__}: make a PruningProblem, or another BitProblem")
     n_gen, budget = default_end(algorithm, n_gen, budget)
     termination = _termination(n_gen, budget)
     seed = whole_number("seed", seed, 0)
@@ -272,13 +274,15 @@ def default_end(algorithm: Any, n_gen: int | None, budget: int | None) -> tuple[
     Parameters
     ----------
     algorithm
-        Name or instance of the algorithm; only ``"reference"`` has an end of its own, the published one.
+        Name or instance of the algorithm; the published ones have their published end.
     n_gen, budget
         What was asked for; returned as they are where one is given.
     """
     if n_gen is not None or budget is not None:
         return n_gen, budget
-    return (None, PUBLISHED_BUDGET) if algorithm == "reference" else (DEFAULT_N_GEN, None)
+    if algorithm == "reference":
+        return None, PUBLISHED_BUDGET
+    return (PUBLISHED_GENERATIONS if algorithm == "deep_pruning_es" else DEFAULT_N_GEN), None
 
 
 def _termination(n_gen: int | None, budget: int | None) -> Any:
@@ -291,7 +295,7 @@ def _termination(n_gen: int | None, budget: int | None) -> Any:
     return get_termination("n_gen", whole_number("n_gen", n_gen, 1))
 
 
-def _open_journal(problem: PruningProblem, path: Path, seed: int, resume: bool) -> EvaluationJournal:
+def _open_journal(problem: BitProblem, path: Path, seed: int, resume: bool) -> EvaluationJournal:
     identity = {**problem.identity(), "search.seed": seed}
     names = [objective.name for objective in problem.objectives]
     if not resume or not path.exists():
@@ -302,7 +306,7 @@ def _open_journal(problem: PruningProblem, path: Path, seed: int, resume: bool) 
     return opened
 
 
-def check_journal(problem: PruningProblem, path: Path, seed: int) -> None:
+def check_journal(problem: BitProblem, path: Path, seed: int) -> None:
     """Check that a journal belongs to a search of this problem with this seed.
 
     Raises
@@ -314,7 +318,7 @@ def check_journal(problem: PruningProblem, path: Path, seed: int) -> None:
         _open_journal(problem, path, seed, resume=True).close()
 
 
-def _generation(algorithm: Any, problem: PruningProblem, observer: _Observer, started: float) -> Generation:
+def _generation(algorithm: Any, problem: BitProblem, observer: _Observer, started: float) -> Generation:
     best, smallest = observer.best_and_smallest()
     share = getattr(algorithm.termination, "perc", None)
     return Generation(
@@ -333,7 +337,7 @@ def _generation(algorithm: Any, problem: PruningProblem, observer: _Observer, st
     )
 
 
-def _box(problem: PruningProblem, losses: Values) -> tuple[Values, Values]:
+def _box(problem: BitProblem, losses: Values) -> tuple[Values, Values]:
     """Ideal and corner: the objectives' own, or where they state none, of the first masks evaluated."""
     ideal, corner = losses.min(axis=0), losses.max(axis=0)
     for i, objective in enumerate(problem.objectives):
@@ -345,7 +349,7 @@ def _box(problem: PruningProblem, losses: Values) -> tuple[Values, Values]:
     return ideal, np.where(corner > ideal, corner, ideal + 1.0)
 
 
-def _by_size(problem: PruningProblem, masks: Bits) -> npt.NDArray[np.int64]:
+def _by_size(problem: BitProblem, masks: Bits) -> npt.NDArray[np.int64]:
     if len(masks) == 0:
         return np.zeros(0, dtype=np.int64)
-    return np.argsort(problem.encoding.count_active(masks), kind="stable")
+    return np.argsort(problem.count_active(masks), kind="stable")

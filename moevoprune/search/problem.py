@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pymoo.core.problem import Problem
 
+from moevoprune.baselines import combine, rank_bits, top_bits
 from moevoprune.baselines.data import RankingData
 from moevoprune.errors import InputError, whole_number
 from moevoprune.features import FeatureSet, load_features
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.objectives import Candidate, Objective, resolve_objectives
+from moevoprune.search.bit_problem import BitProblem, Guidance
 from moevoprune.search.engines import EngineMaker, make_engine
-from moevoprune.search.fitness import DEFAULT_ODIN_EPSILON, FitnessEvaluator, pack
-from moevoprune.search.sampling import as_masks
+from moevoprune.search.fitness import DEFAULT_ODIN_EPSILON, FitnessEvaluator
+from moevoprune.search.sampling import DensitySampling
+from moevoprune.search.trust import trusted_rankings
 
-__all__ = ["DEFAULT_OBJECTIVES", "DEFAULT_ODIN_EPSILON", "LARGEST_SEED", "PruningProblem"]
+__all__ = ["DEFAULT_OBJECTIVES", "DEFAULT_ODIN_EPSILON", "LARGEST_SEED", "SIZE_OBJECTIVE", "PruningProblem"]
+
+SIZE_OBJECTIVE = "active_neurons"
 
 # scikit-learn's splitters take no larger ones
 LARGEST_SEED = 2**32 - 1
@@ -33,10 +37,9 @@ DEFAULT_OBJECTIVES = {
 
 Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
-Listener = Callable[[Bits, Values], None]
 
 
-class PruningProblem(Problem):
+class PruningProblem(BitProblem):
     """Which features, neurons or connections should the head keep?
 
     A vectorised pymoo problem: ``vtype=bool``, no bounds, ``F`` minimised. Any pymoo algorithm for binary
@@ -109,6 +112,9 @@ class PruningProblem(Problem):
     >>> minimize(problem, algorithm, ("n_gen", 20), seed=1)  # doctest: +SKIP
     """
 
+    size_objective = SIZE_OBJECTIVE
+    log_sizes = True
+
     def __init__(
         self,
         features: FeatureSet | str | Path,
@@ -150,9 +156,9 @@ class PruningProblem(Problem):
         if features.task == "regression" and features.n_test < 2:
             raise InputError(f"{features.name}: R² needs at least 2 test rows, there is {features.n_test}")
         specs = DEFAULT_OBJECTIVES[features.task] if objectives is None else objectives
-        self.objectives = resolve_objectives(specs, features.task)
+        resolved = resolve_objectives(specs, features.task)
         self.fitness = FitnessEvaluator(
-            features, encoding, self.objectives, head, cv, seed, device, noise, repeats, float(odin_epsilon), jobs
+            features, encoding, resolved, head, cv, seed, device, noise, repeats, float(odin_epsilon), jobs
         )
         self.features = features
         self.head = head
@@ -161,91 +167,28 @@ class PruningProblem(Problem):
         self.max_active = max_active
         self._check_bounds()
         self.chunk = chunk
-        self.n_trained = 0
-        self.n_requested = 0
-        self.n_diverged = 0
-        self._known: dict[bytes, Values] = {}
-        self._on_trained: list[Listener] = []
-        self._on_requested: list[Listener] = []
-        super().__init__(
-            n_var=self.encoding.n_bits,
-            n_obj=len(self.objectives),
-            n_ieq_constr=1 if max_active is None else 2,
-            vtype=bool,
-        )
+        super().__init__(self.encoding.n_bits, resolved, n_ieq_constr=1 if max_active is None else 2)
         # last: what it starts must not be left behind by bad input
         self._engine = make_engine(engine, self.fitness)
-
-    def __enter__(self) -> PruningProblem:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give back the processes and machines of the engine; masks that are known stay known."""
         self._engine.close()
         self.fitness.close()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PruningProblem:
-        # save_history copies the algorithm with its problem every generation; the problem is a pure function
-        # with a memory, so all copies may share it
-        return self
-
-    def values(self, masks: npt.ArrayLike) -> Values:
-        """Objective values of masks in natural direction and units.
-
-        Parameters
-        ----------
-        masks
-            Shape (n, n_var); bool, or numbers that are all 0 or 1.
-
-        Returns
-        -------
-        ndarray, shape (n, n_obj)
-
-        Raises
-        ------
-        InputError
-            The masks have another shape or other values.
-        """
-        bits = as_masks(masks)
-        if bits.shape[1] != self.n_var:
-            raise InputError(f"masks have {bits.shape[1]} bits, but this problem has {self.n_var}")
-        keys = pack(bits)
-        fresh: dict[bytes, int] = {}
-        for row, key in enumerate(keys):
-            if key not in self._known:
-                fresh.setdefault(key, row)
-        self._train(bits[list(fresh.values())], list(fresh))
-        values = np.array([self._known[key] for key in keys]).reshape(len(bits), self.n_obj)
-        self.n_requested += len(bits)
-        for listener in self._on_requested:
-            listener(bits, values)
-        return values
-
     @property
     def quality(self) -> str:
         """Name of what says how good predictions are: ``"accuracy"``, for regression ``"r2"``."""
         return "accuracy" if self.features.task == "classification" else "r2"
 
-    def column(self, objective: str) -> int | None:
-        """Column of an objective in values and losses, None where it is not among them."""
-        names = [known.name for known in self.objectives]
-        return names.index(objective) if objective in names else None
+    @property
+    def quality_column(self) -> int:
+        """Column of :attr:`quality`, or the first one where that is not an objective."""
+        return self.column(self.quality) or 0
 
-    def losses(self, values: Values) -> Values:
-        """Turn natural objective values into the minimised form, shape (n, n_obj)."""
-        columns = [objective.to_loss(values[:, i]) for i, objective in enumerate(self.objectives)]
-        return np.stack(columns, axis=1)
-
-    def violations(self, masks: Bits) -> Values:
-        """Constraint values, shape (n, n_ieq_constr); a mask is feasible where all are at most 0."""
-        active = self.encoding.count_active(masks).astype(np.float64)
-        columns = [self.min_active - active]
-        if self.max_active is not None:
-            columns.append(active - self.max_active)
-        return np.stack(columns, axis=1)
+    def count_active(self, bits: Bits) -> npt.NDArray[np.int64]:
+        """Number of active bits, shape (n,)."""
+        return self.encoding.count_active(bits)
 
     def ranking_data(self) -> RankingData:
         """What rankings and baselines may look at: the training part, and scores of masks on the folds.
@@ -253,50 +196,54 @@ class PruningProblem(Problem):
         The score is accuracy or R² where it is an objective, else the first objective, turned so that larger is
         better. Masks scored through it are trained and remembered like any other.
         """
-        column = self.column(self.quality) or 0
 
         def evaluate(masks: Bits) -> Values:
-            return -self.losses(self.values(masks))[:, column]
+            return -self.losses(self.values(masks))[:, self.quality_column]
 
         return self.fitness.ranking_data(evaluate)
 
-    def remember(self, masks: Bits, values: Values) -> None:
-        """Take fitness values that are known already, e.g. from a journal; they are not trained again."""
-        self._known.update(zip(pack(masks), np.array(values, dtype=np.float64), strict=True))
+    def blind_sampling(self) -> DensitySampling:
+        """Draw masks of all sizes on a log scale."""
+        return DensitySampling("log", low=max(self.min_active, 1), high=self.max_active)
 
-    def listen(self, on_trained: Listener | None = None, on_requested: Listener | None = None) -> None:
-        """Be told of masks and their natural values: once trained, and whenever an algorithm asks for them."""
-        if on_trained is not None:
-            self._on_trained.append(on_trained)
-        if on_requested is not None:
-            self._on_requested.append(on_requested)
+    def guidance(self, n_seeds: int, rankings: Sequence[str] | None = None) -> Guidance:
+        """What a guided search starts from: rankings' scores, and their own masks of all sizes on a log scale.
 
-    def unlisten(self, *listeners: Listener) -> None:
-        """Stop telling these listeners."""
-        self._on_trained = [known for known in self._on_trained if known not in listeners]
-        self._on_requested = [known for known in self._on_requested if known not in listeners]
+        Parameters
+        ----------
+        n_seeds
+            Masks that the rankings may put into the start population, at least 0; one that they choose twice is
+            dropped.
+        rankings
+            Keys of :data:`moevoprune.baselines.RANKINGS`, best first, combined by rank; None for those that nested
+            cross-validation trusts (:func:`moevoprune.search.trust.trusted_rankings`).
+
+        Raises
+        ------
+        InputError
+            A ranking is unknown.
+        """
+        names = trusted_rankings(self) if rankings is None else rankings
+        data = self.ranking_data()
+        ranked = [rank_bits(data, name) for name in names]
+        scores = combine(ranked)
+        low, high = max(self.min_active, 1), self.max_active
+        return Guidance(
+            scores,
+            _seeds(ranked, n_seeds, low, high or self.n_var),
+            DensitySampling("log", low=low, high=high, scores=scores),
+        )
 
     def identity(self) -> dict[str, object]:
         """Everything that fitness values depend on besides the mask, as plain values."""
         bounds = {"min_active": self.min_active, "max_active": self.max_active or "none"}
         return {**self.fitness.identity(), **bounds}
 
-    def _evaluate(self, x: npt.ArrayLike, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        bits = as_masks(x, "individuals")
-        out["F"] = self.losses(self.values(bits))
-        out["G"] = self.violations(bits)
-
-    def _train(self, bits: Bits, keys: list[bytes]) -> None:
+    def _measure(self, bits: Bits) -> Iterator[tuple[Values, bool]]:
         # an engine that has many workers needs all that there is to do
-        chunk = (self.chunk if self._engine is self.fitness else None) or max(len(bits), 1)
+        chunk = (self.chunk if self._engine is self.fitness else None) or len(bits)
         for start in range(0, len(bits), chunk):
-            part = bits[start : start + chunk]
-            for row, (values, diverged) in enumerate(self._engine.evaluate(part), start):
-                self._known[keys[row]] = values
-                self.n_trained += 1
-                self.n_diverged += diverged
-                for listener in self._on_trained:
-                    listener(bits[row : row + 1], values[None])
+            yield from self._engine.evaluate(bits[start : start + chunk])
 
     def _check_bounds(self) -> None:
         n_bits, low, high = self.encoding.n_bits, self.min_active, self.max_active
@@ -304,3 +251,21 @@ class PruningProblem(Problem):
             raise InputError(f"min_active = {low}: use a number of bits between 0 and {n_bits}")
         if high is not None and not max(low, 1) <= high <= n_bits:
             raise InputError(f"max_active = {high}: use a number of bits between {max(low, 1)} and {n_bits}")
+
+
+def _seeds(ranked: Sequence[Values], n: int, low: int, high: int) -> Bits:
+    """Masks of the rankings' best bits, their sizes on a log scale from the largest to the smallest.
+
+    The rankings, best first, take turns; the best takes every other one.
+    """
+    n_bits = len(ranked[0])
+    if n == 0:
+        return np.zeros((0, n_bits), dtype=np.bool_)
+    # the largest first: all rankings agree on the dense head, which no start should be without
+    sizes = np.rint(np.geomspace(high, low, n)).astype(int).tolist()
+    masks: dict[bytes, Bits] = {}
+    others = itertools.cycle(ranked[1:] or ranked)
+    for turn, size in enumerate(sizes):
+        (mask,) = top_bits(ranked[0] if turn % 2 == 0 else next(others), [size])
+        masks.setdefault(mask.tobytes(), mask)
+    return np.array(list(masks.values()))

@@ -73,8 +73,8 @@ class DensitySampling(_SeededSampling):
     Parameters
     ----------
     scale : {"uniform", "log"}
-        "uniform": a density from U(0, 1), then each bit with that probability, as in EvoPruneDeepTL
-        (Poyatos et al., Neural Networks 158, 2023). A mask may come out empty.
+        "uniform": a density from U(0, 1), or between ``densities``, then each bit with that probability, as
+        in EvoPruneDeepTL (Poyatos et al., Neural Networks 158, 2023). A mask may come out empty.
         "log": exactly k bits, k log-uniform between ``low`` and ``high`` and stratified: of n individuals
         one has its k from each of n equal strata of the log scale, so that every start population spans
         all sizes. The order of the individuals is random. Duplicates are redrawn inside their stratum and
@@ -86,6 +86,8 @@ class DensitySampling(_SeededSampling):
     tournament : int
         How strongly scores count: a bit is drawn about as often as it is the best of so many random bits
         (score tournaments as in SparseEA, Tian et al., IEEE TEVC 2020); 1 ignores them.
+    densities : (float, float)
+        Lowest and highest density for "uniform", in [0, 1]; equal ones give every bit the same probability.
 
     Raises
     ------
@@ -101,6 +103,7 @@ class DensitySampling(_SeededSampling):
         high: int | None = None,
         scores: npt.ArrayLike | None = None,
         tournament: int = 8,
+        densities: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__()
         if scale not in ("uniform", "log"):
@@ -109,6 +112,10 @@ class DensitySampling(_SeededSampling):
             raise InputError(
                 "low, high and scores are for the sampling scale 'log' only; use it, or leave them out"
             )
+        if scale == "log" and densities != (0.0, 1.0):
+            raise InputError("densities are for the sampling scale 'uniform' only; use it, or low and high")
+        if not 0 <= densities[0] <= densities[1] <= 1:
+            raise InputError(f"sampling densities are {densities!r}; give a lower and a higher one, in [0, 1]")
         if tournament < 1:
             raise InputError(f"sampling tournament is {tournament!r}; give a number of bits, at least 1")
         for name, bound in (("low", low), ("high", high)):
@@ -121,6 +128,7 @@ class DensitySampling(_SeededSampling):
         self.scale = scale
         self.low = low
         self.high = high
+        self.densities = densities
         self.chances = None if scores is None else _chances(np.asarray(scores, dtype=np.float64), tournament)
 
     def _do(
@@ -129,7 +137,7 @@ class DensitySampling(_SeededSampling):
         rng = _require_generator(self, random_state)
         n_var = int(problem.n_var)
         if self.scale == "uniform":
-            return _bernoulli(rng, n_samples, n_var)
+            return _bernoulli(rng, n_samples, n_var, *self.densities)
         low = 1 if self.low is None else int(self.low)
         high = n_var if self.high is None else int(self.high)
         if not low <= high <= n_var:
@@ -203,8 +211,10 @@ def _chances(scores: npt.NDArray[np.float64], tournament: int) -> npt.NDArray[np
     return chances
 
 
-def _bernoulli(rng: np.random.Generator, n_samples: int, n_var: int) -> npt.NDArray[np.bool_]:
-    densities = rng.random(n_samples)
+def _bernoulli(
+    rng: np.random.Generator, n_samples: int, n_var: int, low: float, high: float
+) -> npt.NDArray[np.bool_]:
+    densities = low + (high - low) * rng.random(n_samples)
     masks = np.empty((n_samples, n_var), dtype=np.bool_)
     # Row by row: the random numbers take eight times the memory of the masks.
     for mask, density in zip(masks, densities, strict=True):

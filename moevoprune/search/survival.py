@@ -1,4 +1,4 @@
-"""Survival for masks: non-dominated sorting, with crowding measured on the log of a mask's size."""
+"""Survival for masks: non-dominated sorting, with crowding that suits objectives and sizes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import numpy.typing as npt
 from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 from pymoo.operators.survival.rank_and_crowding.metrics import CrowdingDiversity, get_crowding_function
 
-from moevoprune.search.problem import PruningProblem
+from moevoprune.search.bit_problem import BitProblem
 
-__all__ = ["SIZE_OBJECTIVE", "LogSizeCrowding", "crowding_measure", "survival_for"]
+__all__ = ["LogSizeCrowding", "crowding_measure", "survival_for"]
 
 Values = npt.NDArray[np.float64]
-
-SIZE_OBJECTIVE = "active_neurons"
 
 
 class LogSizeCrowding(CrowdingDiversity):
@@ -47,19 +45,20 @@ class LogSizeCrowding(CrowdingDiversity):
         return crowding
 
 
-def crowding_measure(problem: PruningProblem) -> str:
+def crowding_measure(problem: BitProblem) -> str:
     """Name of pymoo's crowding measure for so many objectives: ``"cd"`` for two, ``"mnn"`` from three on."""
     return "mnn" if problem.n_obj > 2 else "cd"
 
 
-def survival_for(problem: PruningProblem) -> Any:
+def survival_for(problem: BitProblem) -> Any:
     """Rank and crowding suited to a problem's objectives.
 
     From three objectives on the distance to the nearest neighbours ("mnn") replaces NSGA-II's crowding distance,
-    which is unsuited there; sizes are spread on a log scale where ``active_neurons`` is an objective.
+    which is unsuited there. Sizes are spread on a log scale where the problem's ``size_objective`` is among the
+    objectives and its ``log_sizes`` asks for it.
     """
     measure = crowding_measure(problem)
-    column = problem.column(SIZE_OBJECTIVE)
-    if column is not None:
+    column = problem.column(problem.size_objective)
+    if column is not None and problem.log_sizes:
         return RankAndCrowding(crowding_func=LogSizeCrowding(column, problem.n_var, measure))
     return RankAndCrowding(crowding_func=measure)

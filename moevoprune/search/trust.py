@@ -9,13 +9,16 @@ every fold, without its validation rows, answers it honestly.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from moevoprune.baselines import rank_bits, top_bits
 from moevoprune.baselines.data import MOST_ROWS
-from moevoprune.search.problem import PruningProblem
+
+if TYPE_CHECKING:
+    from moevoprune.search.problem import PruningProblem
 
 __all__ = ["BASE_RANKING", "CANDIDATE_RANKINGS", "nested_scores", "trusted_rankings"]
 

@@ -6,7 +6,7 @@ its parents' sizes, and a mutation adds as often as it removes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +28,27 @@ _REMOVED_OF = 2
 class SizeCrossover(Crossover):
     """Keep what both parents share, and draw the rest from what only one of them has.
 
-    The child's size is drawn log-uniformly between its parents' sizes, so that crossing a small and a large mask
-    gives small, middling and large ones.
+    The child's size is drawn between its parents' sizes, so that crossing a small and a large mask gives small,
+    middling and large ones.
 
     Parameters
     ----------
     prob
         Chance that a pair is crossed at all, in [0, 1]; otherwise the children are the parents.
+    scale : {"log", "uniform"}
+        Sizes are drawn log-uniformly or uniformly.
+
+    Raises
+    ------
+    InputError
+        The scale is unknown.
     """
 
-    def __init__(self, prob: float = 0.5) -> None:
+    def __init__(self, prob: float = 0.5, scale: Literal["log", "uniform"] = "log") -> None:
         super().__init__(2, 2, prob=prob)
+        if scale not in ("log", "uniform"):
+            raise InputError(f"crossover scale is {scale!r}; use 'log' or 'uniform'")
+        self.scale = scale
 
     def _do(self, problem: Any, x: Bits, *args: Any, random_state: Any = None, **kwargs: Any) -> Bits:
         """Cross masks, shape (2, pairs, n_var), to children of the same shape."""
@@ -48,11 +58,16 @@ class SizeCrossover(Crossover):
             shared, single = first & second, np.flatnonzero(first ^ second)
             low, high = sorted((int(first.sum()), int(second.sum())))
             for child in range(2):
-                size = np.exp(random_state.uniform(np.log(max(low, 1)), np.log(max(high, 1))))
-                wanted = min(max(round(float(size)) - int(shared.sum()), 0), len(single))
+                size = self._size(low, high, random_state)
+                wanted = min(max(round(size) - int(shared.sum()), 0), len(single))
                 children[child, pair] = shared
                 children[child, pair, random_state.choice(single, wanted, replace=False)] = True
         return children
+
+    def _size(self, low: int, high: int, rng: np.random.Generator) -> float:
+        if self.scale == "uniform":
+            return float(rng.uniform(low, high))
+        return float(np.exp(rng.uniform(np.log(max(low, 1)), np.log(max(high, 1)))))
 
 
 class GuidedMutation(Mutation):

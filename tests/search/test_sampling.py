@@ -53,6 +53,17 @@ def test_uniform_spreads_over_densities():
     )
 
 
+def test_uniform_keeps_to_a_range_of_densities():
+    shares = draw(DensitySampling(densities=(0.4, 0.8)), 2000, 400).mean(axis=1)
+    np.testing.assert_allclose(np.quantile(shares, [0.1, 0.5, 0.9]), [0.44, 0.6, 0.76], atol=0.03)
+    equal = draw(DensitySampling(densities=(0.8, 0.8)), 500, 400)
+    np.testing.assert_allclose(equal.mean(axis=0), 0.8, atol=0.09)
+    with pytest.raises(InputError, match=r"densities are \(0.8, 0.4\)"):
+        DensitySampling(densities=(0.8, 0.4))
+    with pytest.raises(InputError, match="'uniform' only"):
+        DensitySampling("log", densities=(0.2, 0.4))
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), n=st.integers(1, 60), n_var=st.integers(1, 300), seed=st.integers(0, 99))
 def test_log_has_one_individual_in_each_stratum(data, n, n_var, seed):

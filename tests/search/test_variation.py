@@ -52,6 +52,17 @@ def test_sizes_of_children_are_log_uniform_between_the_parents():
     assert sizes.max() == 64
 
 
+def test_sizes_of_children_can_be_uniform():
+    parents = np.zeros((2, 4000, 100), dtype=bool)
+    parents[0, :, :4] = True
+    parents[1, :, 4:68] = True
+    crossover = SizeCrossover(scale="uniform")
+    sizes = crossover._do(Bounded(100), parents, random_state=np.random.default_rng(0)).sum(axis=2)
+    np.testing.assert_allclose(np.quantile(sizes, [0.25, 0.5, 0.75]), [19, 34, 49], atol=1.5)
+    with pytest.raises(InputError, match="crossover scale is 'linear'"):
+        SizeCrossover(scale="linear")
+
+
 def test_mutation_does_not_drift_to_half_density():
     for start in (2, 30, 270):
         masks = random_masks(4000, 300, [start])
