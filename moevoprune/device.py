@@ -10,7 +10,7 @@ import torch
 
 from moevoprune.errors import InputError
 
-__all__ = ["reproducible", "resolve_device", "usable_cores"]
+__all__ = ["reproducible", "resolve_device", "single_threaded", "usable_cores"]
 
 
 def resolve_device(device: str) -> torch.device:
@@ -48,20 +48,31 @@ def reproducible(device: torch.device) -> Iterator[None]:
     device
         Where the work is done.
     """
-    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        with single_threaded(), torch.no_grad():
+            yield
+        return
     tf32 = torch.backends.cuda.matmul.allow_tf32
     try:
-        if device.type == "cpu":
-            torch.set_num_threads(1)
-        else:
-            torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         with torch.no_grad():
             yield
     finally:
-        if device.type == "cpu":
-            torch.set_num_threads(threads)
-        else:
-            torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Compute with one thread on the CPU, so that no sum depends on the number of cores; gradients are as outside.
+
+    Where several threads of Python compute at once, enter it before they start: they take the number over.
+    """
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def usable_cores() -> int:

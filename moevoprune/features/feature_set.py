@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib import format as npy_format
 
 from moevoprune.errors import InputError, printable
 from moevoprune.features.feature_folder import (
@@ -26,7 +25,7 @@ from moevoprune.features.feature_folder import (
     row_blocks,
     write_folder,
 )
-from moevoprune.features.npz_files import write_blocks
+from moevoprune.features.npz_files import open_archive, read_array, write_blocks
 from moevoprune.files import atomic_path
 
 __all__ = ["FeatureSet", "Task"]
@@ -249,7 +248,7 @@ class FeatureSet:
                 task = _checked_task(task)
             if is_feature_folder(path):
                 return _from_folder(cls, path, task)
-            with _open_file(path) as file, _open_archive(file) as archive:
+            with _open_file(path) as file, open_archive(file) as archive:
                 return _from_archive(cls, archive, task, path.stem)
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
@@ -353,47 +352,11 @@ def _open_file(path: Path) -> BinaryIO:
         raise InputError(f"is not a possible path ({error}); check the path") from None
 
 
-def _open_archive(file: BinaryIO) -> zipfile.ZipFile:
-    try:
-        magic = file.read(6)
-        if magic == b"\x93NUMPY":
-            raise InputError("is a single .npy array, not an .npz file; save all arrays with np.savez")
-        file.seek(0)
-        return zipfile.ZipFile(file)
-    except InputError:
-        raise
-    except Exception as error:  # zipfile raises many kinds for a damaged directory of members
-        raise InputError(
-            f"is not an .npz file, or is cut short ({_reason(error)}); write it again with np.savez"
-        ) from None
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
-    try:
-        with archive.open(f"{name}.npy") as member:
-            array: Array = npy_format.read_array(member, allow_pickle=False)
-            # at the end of the member zipfile compares the checksum
-            if member.read(1):
-                raise ValueError("bytes left over after the array")
-    except MemoryError:
-        raise InputError(f"array {name!r} does not fit in memory; save fewer rows or float16") from None
-    except Exception as error:  # untrusted bytes: zipfile, zlib and NumPy raise a dozen kinds here
-        if "allow_pickle" in str(error):
-            raise InputError(
-                f"array {name!r} holds pickled objects, which are never read;"
-                " save plain arrays of numbers (or of strings, for class_names)"
-            ) from None
-        raise InputError(
-            f"array {name!r} cannot be read ({_reason(error)}); the file is damaged: write it again"
-        ) from None
-    return array
-
-
 def _from_archive(cls: type[FeatureSet], archive: zipfile.ZipFile, task: Task | None, name: str) -> FeatureSet:
     members = [n[: -len(".npy")] for n in archive.namelist() if n.endswith(".npy")]
 
     def read(key: str) -> Array:
-        array = _read_array(archive, key)
+        array = read_array(archive, key)
         # converted one by one: a float64 file needs room for one float64 array, not for all
         return _features(key, array) if key.startswith("X_") else array
 

@@ -24,6 +24,7 @@ __all__ = [
     "load_state",
     "original_weights",
     "read_state",
+    "renamed",
     "resolve_weights",
     "targets_of",
     "weights_hash",
@@ -164,7 +165,14 @@ def targets_of(graphs: Iterable[fx.Graph]) -> set[str]:
     return {str(node.target) for graph in graphs for node in graph.nodes if node.op in ("call_module", "get_attr")}
 
 
-def load_state(model: nn.Module, state: Mapping[str, Any], targets: set[str], where: str, name: str) -> None:
+def load_state(
+    model: nn.Module,
+    state: Mapping[str, Any],
+    targets: set[str],
+    where: str,
+    name: str,
+    advice: str = "is the backbone or a --backbone-arg another one?",
+) -> None:
     """Give the network on the meta device its weights; the used part must be complete.
 
     Parameters
@@ -179,11 +187,13 @@ def load_state(model: nn.Module, state: Mapping[str, Any], targets: set[str], wh
         What to call the weights in a message.
     name
         Name of the network.
+    advice
+        What a user should look at where the weights do not fit.
     """
     import torch
 
     own = model.state_dict()
-    tensors, versions = _renamed(state, own)
+    tensors, versions = renamed(state, own)
     wrong = {k: v for k, v in tensors.items() if k in own and v.shape != own[k].shape}
     fitting = _Named(
         {k: _plain(v, own.get(k), k, where) for k, v in tensors.items() if k not in wrong},
@@ -207,7 +217,6 @@ def load_state(model: nn.Module, state: Mapping[str, Any], targets: set[str], wh
     ]
     absent = [key for key in needed if key in missing]
     if absent:
-        advice = "is the backbone or a --backbone-arg another one?"
         first = next((key for key in absent if key in wrong), None)
         if first is not None:
             raise InputError(
@@ -225,8 +234,21 @@ def load_state(model: nn.Module, state: Mapping[str, Any], targets: set[str], wh
             raise InputError(f"{where}: {key!r} holds numbers that are not finite: take other weights of {name}")
 
 
-def _renamed(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Remove prefixes that training tools add, and spell names as torchvision does today."""
+def renamed(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Remove prefixes that training tools add, and spell names as torchvision does today.
+
+    Parameters
+    ----------
+    state
+        Tensors by name, as :func:`read_state` gives them.
+    own
+        The network's own state dict.
+
+    Returns
+    -------
+    tensors, versions
+        Tensors by their present names, and the versions of the modules that torch keeps beside them.
+    """
     tensors = dict(state)
     versions = dict(getattr(state, "_metadata", None) or {})
     for _ in range(3):

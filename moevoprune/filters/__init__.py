@@ -1,0 +1,1 @@
+"""Filter pruning of whole convolutional networks."""
