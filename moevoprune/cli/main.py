@@ -11,7 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from moevoprune.cli import compare_runs, ensemble, explain, export, report, robustness, sweep
+from moevoprune.cli import (
+    compare_runs,
+    construct,
+    ensemble,
+    explain,
+    export,
+    filters,
+    report,
+    robustness,
+    sweep,
+)
 from moevoprune.cli.options import add_engine_options, add_image_options, add_search_options
 from moevoprune.errors import InputError, printable
 from moevoprune.fronts.run_folder import ENSEMBLES, FIGURES, WINDOWS_FIGURE
@@ -29,6 +39,8 @@ Evolve a Pareto front of small, accurate, robust heads on the features of a froz
   moevoprune compare features.npz         the search against other ways to prune, on your features
   moevoprune sweep A.npz B.npz --seeds 5  several problems and seeds, each a run of its own
   moevoprune extract IMAGES --out F.npz   images to features, without a search
+  moevoprune filters IMAGES --network N   prune the filters of a whole convolutional network
+  moevoprune construct TABLE.csv          a small feed-forward network out of a large one
 """
 
 
@@ -164,6 +176,8 @@ def _build_parser() -> argparse.ArgumentParser:
         ("report", report, report.report),
         ("compare-runs", compare_runs, compare_runs.compare_runs),
         ("sweep", sweep, sweep.sweep),
+        ("filters", filters, filters.filters),
+        ("construct", construct, construct.construct),
     ):
         added = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
         module.add_arguments(added)

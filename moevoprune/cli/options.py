@@ -18,13 +18,20 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--algorithm",
         metavar="NAME",
-        help="guided (default), nsga2 (plain NSGA-II with bit-flip mutation) or reference (the published search)",
+        help="guided (default), nsga2 (plain NSGA-II with bit-flip mutation), reference (the published search of "
+        "MO-EvoPruneDeepTL) or deep_pruning_es (DeepPruningES)",
     )
     parser.add_argument(
-        "--pop", type=int, metavar="N", help="individuals per generation (default: 40; reference: 30)"
+        "--pop",
+        type=int,
+        metavar="N",
+        help="individuals per generation (default: 40; reference and deep_pruning_es: 30)",
     )
     parser.add_argument(
-        "--gens", type=int, metavar="N", help="generations (default: 25; reference: 200 evaluations)"
+        "--gens",
+        type=int,
+        metavar="N",
+        help="generations (default: 25; deep_pruning_es: 11; reference: 200 evaluations)",
     )
     parser.add_argument(
         "--encoding",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from moevoprune.filters.cutting import check_cutting, cut, half_mask
+from moevoprune.filters.cutting import check_cutting, cut, trial_mask
 from moevoprune.filters.graph import Call, FilterGraph
 
 __all__ = ["NetworkCosts", "count"]
@@ -86,7 +86,7 @@ class NetworkCosts:
         smaller = smaller or check_cutting(graph, network)
         wanted = count(smaller, graph.example)
         self.closed = True
-        (found,) = self(half_mask(graph)[None])
+        (found,) = self(trial_mask(graph)[None])
         self.closed = bool((found == wanted).all())
 
     def __call__(self, masks: Bits) -> Values:

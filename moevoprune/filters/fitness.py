@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from moevoprune.device import resolve_device
+from moevoprune.device import resolve_device, single_threaded
 from moevoprune.errors import InputError
 from moevoprune.filters.costs import NetworkCosts
 from moevoprune.filters.cutting import check_cutting, cut
@@ -45,16 +45,13 @@ class ImageParts:
     labels
         Their classes, shape (n,).
     training, validation
-        Numbers of those that candidates are trained on, and of those that score them.
-    recalibration
-        Numbers of those, of the first kind, that batch-norm statistics are taken from.
+        Numbers of those that may teach, and of those that score candidates; both in random order.
     """
 
     images: Tensor
     labels: Tensor
     training: Tensor
     validation: Tensor
-    recalibration: Tensor
 
     @classmethod
     def split(
@@ -62,7 +59,6 @@ class ImageParts:
         data: LabelledImages,
         normalisation: Normalisation,
         validation_share: float,
-        n_recalibration: int,
         seed: int,
         device: torch.device,
     ) -> ImageParts:
@@ -85,9 +81,7 @@ class ImageParts:
                 f"{data.name}: {len(rows)} training images cannot be split into training and validation images "
                 f"({error}): give more images of each class"
             ) from None
-        # already in random order
-        some = training[:n_recalibration]
-        numbers = (torch.from_numpy(part).to(device) for part in (training, validation, some))
+        numbers = (torch.from_numpy(part).to(device) for part in (training, validation))
         images = to_tensor(data.X_train, normalisation).to(device)
         return cls(images, torch.tensor(data.y_train, device=device), *numbers)
 
@@ -111,6 +105,10 @@ class FilterEvaluator:
         What to measure.
     tuning
         Training of candidates; ``epochs=0`` leaves it out.
+    n_tuning
+        Images that candidates are trained on; None for all that do not score them.
+    distil
+        Whether candidates are also taught what the whole network says of these images.
     validation_share
         Share of the training images that scores candidates.
     n_recalibration
@@ -132,6 +130,8 @@ class FilterEvaluator:
         Its :class:`~moevoprune.filters.costs.NetworkCosts`.
     parts
         The :class:`ImageParts`.
+    recalibration
+        Images that batch-norm statistics are taken from, shape (n, channels, height, width).
     network
         The network, in evaluation mode.
     """
@@ -143,6 +143,8 @@ class FilterEvaluator:
         normalisation: Normalisation,
         objectives: tuple[Objective, ...],
         tuning: TuningSettings,
+        n_tuning: int | None,
+        distil: bool,
         validation_share: float,
         n_recalibration: int,
         seed: int,
@@ -155,17 +157,22 @@ class FilterEvaluator:
         channels, height, width = data.shape
         self.graph = FilterGraph(self.network, torch.zeros(1, channels, height, width), keep)
         self.costs = NetworkCosts(self.graph, self.network, check_cutting(self.graph, self.network))
-        self.parts = ImageParts.split(data, normalisation, validation_share, n_recalibration, seed, self.device)
+        self.parts = ImageParts.split(data, normalisation, validation_share, seed, self.device)
         self.objectives = objectives
         self._tuning = tuning
         self._seed = seed
         self._jobs = jobs if self.device.type == "cpu" else 1
+        self._validation = self.parts.images[self.parts.validation]
         self._targets = self.parts.labels[self.parts.validation]
+        self.recalibration = self.parts.images[self.parts.training[:n_recalibration]]
+        rows = self.parts.training[:n_tuning]
+        self._lessons = self.parts.images[rows], self.parts.labels[rows]
         self._represented = torch.from_numpy(evenly(len(self._targets), MOST_REPRESENTED)).to(self.device)
         self._check_outputs(data)
         needs = frozenset().union(*(objective.needs for objective in objectives))
         self._needs_hidden = "dense" in needs
         self._dense_hidden = self._outputs(self.network)[1] if self._needs_hidden else None
+        self._taught = predict(self.network, self._lessons[0]) if distil and tuning.epochs else None
 
     def evaluate(self, masks: Bits) -> Iterator[tuple[Values, bool]]:
         """Objective values of masks, and whether training diverged, in order.
@@ -180,10 +187,11 @@ class FilterEvaluator:
         groups = [slice(start, start + together) for start in range(0, len(masks), together)]
         work = partial(self._candidates, masks, costs)
         if self._jobs == 1 or len(groups) == 1:
-            done = map(work, groups)
-            yield from (self._scored(candidate) for group in done for candidate in group)
+            for group in groups:
+                yield from map(self._scored, work(group))
             return
-        with ThreadPoolExecutor(self._jobs) as pool:
+        # threads take the number over that is set when they start
+        with single_threaded(), ThreadPoolExecutor(self._jobs) as pool:
             waiting = [pool.submit(work, group) for group in groups]
             try:
                 for future in waiting:
@@ -192,44 +200,31 @@ class FilterEvaluator:
                 for future in waiting:
                     future.cancel()
 
-    def tuned(self, networks: Sequence[nn.Module], settings: TuningSettings, rows: Tensor | None = None) -> None:
-        """Train networks in place on training images, all on the same batches, and take their statistics anew.
-
-        Parameters
-        ----------
-        networks
-            Of this evaluator's device.
-        settings
-            How to train.
-        rows
-            Numbers of the images; None for all training images, validation images included.
-        """
-        images, labels = self.parts.images, self.parts.labels
-        if rows is not None:
-            images, labels = images[rows], labels[rows]
-        tune(networks, images, labels, settings, self._seed)
-
     def _candidates(self, masks: Bits, costs: Values, group: slice) -> list[FilterCandidate]:
         networks = [copy.deepcopy(self.network) for _ in masks[group]]
         gates = [Gates(self.graph, network, mask) for network, mask in zip(networks, masks[group], strict=True)]
         if self._tuning.epochs:
-            rows = self.parts.training
             tune(
                 networks,
-                self.parts.images[rows],
-                self.parts.labels[rows],
+                *self._lessons,
                 self._tuning,
                 self._seed,
                 after_step=lambda position: gates[position].apply(),
+                teacher_logits=self._taught,
             )
-        recalibrate(networks, self.parts.images[self.parts.recalibration])
+        recalibrate(networks, self.recalibration)
+        predicted = [self._outputs(network) for network in networks]
+        for gate in gates:
+            # what is cut needs none
+            gate.release()
         return [
-            self._candidate(network, mask, cost)
-            for network, mask, cost in zip(networks, masks[group], costs[group], strict=True)
+            self._candidate(network, *outputs, mask, cost)
+            for network, outputs, mask, cost in zip(networks, predicted, masks[group], costs[group], strict=True)
         ]
 
-    def _candidate(self, network: nn.Module, mask: Bits, cost: Values) -> FilterCandidate:
-        outputs, hidden = self._outputs(network)
+    def _candidate(
+        self, network: nn.Module, outputs: Tensor, hidden: Tensor, mask: Bits, cost: Values
+    ) -> FilterCandidate:
         fold = FoldPrediction(self._targets, outputs, hidden, hidden_dense=self._dense_hidden)
         return FilterCandidate(
             (fold,),
@@ -247,15 +242,14 @@ class FilterEvaluator:
 
     def _outputs(self, network: nn.Module) -> tuple[Tensor, Tensor]:
         """Logits of the validation images, and what the last linear layer reads of those that are represented."""
-        images = self.parts.images[self.parts.validation]
         linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
         if not self._needs_hidden or not linear:
-            outputs = predict(network, images)
+            outputs = predict(network, self._validation)
             return outputs, outputs[self._represented]
         read: list[Tensor] = []
         hook = linear[-1].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].flatten(1)))
         try:
-            outputs = predict(network, images)
+            outputs = predict(network, self._validation)
         finally:
             hook.remove()
         return outputs, torch.cat(read)[self._represented]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,18 @@ import numpy.typing as npt
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
-from moevoprune.errors import InputError, words_of
+from moevoprune.errors import InputError, nearest, words_of
 
-__all__ = ["Call", "FilterGraph", "FilterLayer", "Site", "Trace", "prunes_itself"]
+__all__ = ["CONVOLUTIONS", "Call", "FilterGraph", "FilterLayer", "Site", "Trace", "own_pruners", "prunes_itself"]
 
 Bits = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Modules whose filters can be bits."""
+
 # what they compute of one channel depends on the others: without some, it is not what it was
 _ACROSS_CHANNELS = (nn.LayerNorm, nn.GroupNorm, nn.MultiheadAttention, nn.LocalResponseNorm)
 _MOST_NAMED = 3
@@ -71,12 +75,15 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class FilterLayer:
-    """Filters that are bits of their own, and what goes with them.
+    """Filters that are bits of their own, and what goes with them; at least one of them has to stay.
+
+    Where a group of torch-pruning's holds modules that have only some of its channels (maps that are put side by
+    side, then added to others), these are layers of their own, so that no module can lose all channels.
 
     Attributes
     ----------
     name
-        Name of the convolution that the filters are counted in.
+        Name of a convolution that has these filters.
     members
         Names of all convolutions that lose filters together, e.g. those that a shortcut adds up.
     bits
@@ -127,11 +134,11 @@ class FilterGraph:
     A bit is a filter (an output channel) of a convolution, together with all that has to go with it: filters of
     convolutions that a shortcut adds to it, channels of batch norms and depthwise convolutions, inputs of whatever
     reads it. torch-pruning's dependency graph (Fang et al. 2023, "DepGraph") finds them. Kept whole are channels
-    that reach the output (the classes), those that a norm across channels sees, and convolutions in groups that
-    are not depthwise.
+    that reach the output (the classes) or are those of the images, those that a norm across channels sees, and
+    convolutions in groups that are not depthwise.
 
-    That a network without some channels is what gates make of it is not taken for granted: half of each layer's
-    filters are cut, and the outputs compared.
+    That a network without some channels is what gates make of it should not be taken for granted:
+    :func:`moevoprune.filters.cutting.check_cutting` cuts filters of each layer and compares the outputs.
 
     Parameters
     ----------
@@ -140,7 +147,7 @@ class FilterGraph:
     example
         An input of it, shape (n, channels, height, width); its values do not matter.
     keep
-        Names of modules whose filters are to be kept whole.
+        Names of modules whose filters are to be kept whole; also of modules that hold such modules.
 
     Attributes
     ----------
@@ -148,27 +155,29 @@ class FilterGraph:
         What bits mean, in the order of the mask.
     n_bits
         Length of a mask.
+    groups
+        Bits of each of torch-pruning's groups, one layer or several, by the name of its first convolution.
     left_out
         Convolutions that are kept whole, and why.
+    keep
+        Modules that were to be kept whole.
     calls
         Calls of modules, in the order of a forward pass.
 
     Raises
     ------
     InputError
-        The network cannot be run or traced; the message names the module.
+        The network cannot be copied, run or traced (the message names the module), or `keep` is not a list of
+        names of its modules.
     """
 
     def __init__(self, network: nn.Module, example: Tensor, keep: Sequence[str] = ()) -> None:
-        names = dict(network.named_modules())
-        unknown = [name for name in keep if name not in names]
-        if unknown:
-            raise InputError(f"keep names no module of this network: {unknown[0]!r}")
-        self._keep = tuple(keep)
+        self.keep = _checked_names(network, keep)
         self.example = example.detach().clone()
         traced = self.trace(network)
         self.left_out = traced.left_out
-        self.layers, self.calls = _described(traced)
+        self.groups = _numbered(traced)
+        self.layers, self.calls = _described(traced, tuple(self.groups.values()))
         if not self.layers:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(self.left_out.items())[:_MOST_NAMED])
             raise InputError(f"this network has no filters that could go ({reasons or 'it has no convolution'})")
@@ -180,9 +189,14 @@ class FilterGraph:
         Raises
         ------
         InputError
-            It cannot be run or traced; the message names the module.
+            It cannot be copied, run or traced; the message names the module.
         """
-        return _trace(copy.deepcopy(network), self.example, self._keep)
+        _check_parameters(network)
+        try:
+            copied = copy.deepcopy(network)
+        except Exception as error:  # tensors that are no parameters, locks, open files ...
+            raise InputError(f"this network cannot be copied by copy.deepcopy ({words_of(error)})") from None
+        return _trace(copied, self.example, self.keep)
 
     def check_masks(self, masks: Bits) -> None:
         """Refuse masks that empty a layer.
@@ -197,6 +211,10 @@ class FilterGraph:
         for layer in self.layers:
             if not masks[:, layer.bits].any(axis=1).all():
                 raise InputError(f"a mask leaves no filter of {layer.name}: keep at least one")
+
+
+class _OtherOutput(Exception):
+    """The output is no tensor; says what it is."""
 
 
 class _OwnPruner(tp.BasePruningFunc):
@@ -224,6 +242,39 @@ def prunes_itself(module: nn.Module) -> bool:
     return hasattr(module, "remove_inputs") and hasattr(module, "remove_outputs")
 
 
+def own_pruners(network: nn.Module) -> dict[type[nn.Module], tp.BasePruningFunc]:
+    """What torch-pruning is to call, by class, for modules that know themselves how to lose channels."""
+    return {type(module): _OwnPruner() for module in network.modules() if prunes_itself(module)}
+
+
+def _checked_names(network: nn.Module, keep: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(keep, str):
+        raise InputError(f"keep: got the string {keep!r}; give a list of names of modules, for example [{keep!r}]")
+    names = [name for name, _ in network.named_modules() if name]
+    for name in keep:
+        if name not in names:
+            raise InputError(f"keep names no module of this network: {name!r}{nearest(name, names)}")
+    return tuple(keep)
+
+
+def _check_parameters(network: nn.Module) -> None:
+    """Refuse weights that are not one plain parameter of one module: torch-pruning replaces such parameters."""
+    owners: dict[nn.Parameter, str] = {}
+    for name, module in network.named_modules():
+        if is_parametrized(module):
+            raise InputError(
+                f"this network cannot be traced: the weights of module {name!r} are parametrised (weight norm, "
+                "spectral norm): make them plain by torch.nn.utils.parametrize.remove_parametrizations"
+            )
+        for parameter in module.parameters(recurse=False):
+            if parameter in owners:
+                raise InputError(
+                    f"this network cannot be traced: modules {owners[parameter]!r} and {name!r} share a "
+                    "parameter: give each its own, or call one module twice"
+                )
+            owners[parameter] = name
+
+
 def _trace(network: nn.Module, example: Tensor, keep: tuple[str, ...]) -> Trace:
     names = {module: name for name, module in network.named_modules()}
     example = example.to(next(iter(network.parameters()), example).device)
@@ -246,13 +297,25 @@ def _trace(network: nn.Module, example: Tensor, keep: tuple[str, ...]) -> Trace:
     hooks = [module.register_forward_pre_hook(enter) for module in network.modules()]
     hooks += [module.register_forward_hook(leave) for module in network.modules()]
     graph = tp.DependencyGraph()
-    own = {type(module): _OwnPruner() for module in network.modules() if prunes_itself(module)}
+
+    def forward(network: nn.Module, example: Tensor) -> Tensor:
+        output = network(example)
+        if not isinstance(output, Tensor):
+            raise _OtherOutput(type(output).__name__)
+        return output
+
     try:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph.build_dependency(
-                network, example, forward_fn=lambda net, x: net(x), customized_pruners=own, verbose=False
+                network,
+                example,
+                forward_fn=forward,
+                customized_pruners=own_pruners(network),
+                verbose=False,
             )
+    except _OtherOutput as error:
+        raise InputError(f"this network gives a {error}: wrap it so that it gives the tensor of logits") from None
     except (
         Exception
     ) as error:  # whatever the network's own code, or torch-pruning on a graph it does not know, raises
@@ -276,8 +339,9 @@ def _trace(network: nn.Module, example: Tensor, keep: tuple[str, ...]) -> Trace:
     lost = [call.module for module, call, _ in seen if _is_convolution(module) and module not in graph.module2node]
     if lost:
         raise InputError(
-            f"this network cannot be traced: what {', '.join(map(repr, lost[:_MOST_NAMED]))} computes reaches the "
-            "output in ways that autograd does not see (detach, no_grad, NumPy): write that part in plain PyTorch"
+            f"this network cannot be traced: what {', '.join(map(repr, lost[:_MOST_NAMED]))} computes does not "
+            "reach the output, or in ways that autograd does not see (detach, no_grad, NumPy): write that part in "
+            "plain PyTorch, or leave it out"
         )
     groups, left_out = _prunable(graph, names, keep)
     nodes = {node.grad_fn: node for node in graph.module2node.values()}
@@ -307,7 +371,7 @@ def _prunable(
     order = {module: place for place, module in enumerate(names)}
     groups: list[tuple[int, Any]] = []
     left_out: dict[str, str] = {}
-    for group in graph.get_all_groups(root_module_types=_CONVOLUTIONS):
+    for group in graph.get_all_groups(root_module_types=CONVOLUTIONS):
         root = group[0].dep.target.module
         reason = _reason_to_keep(graph, group, names, keep)
         if reason is None:
@@ -322,55 +386,85 @@ def _reason_to_keep(graph: Any, group: Any, names: dict[nn.Module, str], keep: t
         node = dep.target
         module = node.module
         name = names.get(module, "")
-        if any(name == kept or name.startswith(f"{kept}.") for kept in keep if name):
+        reads, makes = graph.is_in_channel_pruning_fn(dep.handler), graph.is_out_channel_pruning_fn(dep.handler)
+        if makes and any(name == kept or name.startswith(f"{kept}.") for kept in keep):
             return f"{name} is to be kept"
+        if reads and makes and name and not node.inputs:
+            return f"{name} hands on the channels of the images"
         if isinstance(module, _ACROSS_CHANNELS):
             return f"{name} looks across channels"
         if _is_convolution(module) and module.groups > 1 and not _is_depthwise(module):
             return f"{name} is a convolution in groups"
-        makes_output = graph.is_out_channel_pruning_fn(dep.handler)
-        if node.type == tp.ops.OPTYPE.OUTPUT or (makes_output and not node.outputs):
+        if node.type == tp.ops.OPTYPE.OUTPUT or (makes and not node.outputs):
             return "its channels are the network's outputs"
     return None
 
 
 def _is_convolution(module: nn.Module) -> bool:
-    return isinstance(module, _CONVOLUTIONS)
+    return isinstance(module, CONVOLUTIONS)
 
 
 def _is_depthwise(module: Any) -> bool:
     return bool(module.groups == module.in_channels == module.out_channels)
 
 
-def _described(traced: Trace) -> tuple[tuple[FilterLayer, ...], tuple[Call, ...]]:
+def _numbered(traced: Trace) -> dict[str, slice]:
+    names = {module: name for name, module in traced.network.named_modules()}
+    ends = np.cumsum([len(group[0].idxs) for group in traced.groups]).tolist()
+    return {
+        names[group[0].dep.target.module]: slice(start, end)
+        for group, (start, end) in zip(traced.groups, pairwise([0, *ends]), strict=True)
+    }
+
+
+def _described(traced: Trace, numbered: tuple[slice, ...]) -> tuple[tuple[FilterLayer, ...], tuple[Call, ...]]:
     """Layers with their sites, and calls with those of their outputs, as plain values."""
     names = {module: name for name, module in traced.network.named_modules()}
-    layers = []
+    layers: list[FilterLayer] = []
     of_node: dict[Any, list[Site]] = {}
-    start = 0
-    for group in traced.groups:
-        n_filters = len(group[0].idxs)
+    for group, bits in zip(traced.groups, numbered, strict=True):
         sites = []
         for item in group.items:
             node = item.dep.target
-            sites.append(_site(traced.graph, item, names.get(node.module, ""), start))
+            sites.append(_site(traced.graph, item, names.get(node.module, ""), bits.start))
             of_node.setdefault(node, []).append(sites[-1])
-        named = tuple(site for site in sites if site.module)
-        members = tuple(
-            dict.fromkeys(
-                site.module
-                for site in named
-                if site.side != "in" and _is_convolution(traced.network.get_submodule(site.module))
-            )
-        )
-        bits = slice(start, start + n_filters)
-        layers.append(FilterLayer(names[group[0].dep.target.module], members, bits, named))
-        start += n_filters
+        named = [site for site in sites if site.module]
+        root = names[group[0].dep.target.module]
+        layers += [_layer(traced.network, root, named, run) for run in _runs(named, bits.start, bits.stop)]
     calls = tuple(
         replace(call, sites=tuple(site for site in of_node.get(node, ()) if site.side != "in"))
         for call, node in traced.calls
     )
     return tuple(layers), calls
+
+
+def _runs(sites: Sequence[Site], start: int, end: int) -> Iterator[slice]:
+    """Bits from start to end, apart wherever a module has channels of one and none of the next."""
+    has = np.zeros((len(sites), end - start), np.bool_)
+    for row, site in enumerate(sites):
+        has[row, site.bits - start] = True
+    edges = start + 1 + np.flatnonzero((has[:, 1:] != has[:, :-1]).any(axis=0))
+    for first, last in pairwise([start, *edges.tolist(), end]):
+        yield slice(first, last)
+
+
+def _layer(network: nn.Module, root: str, sites: Sequence[Site], bits: slice) -> FilterLayer:
+    """Part of a group, named after its root, or after a convolution that has no other filters."""
+    parts = [_part(site, bits) for site in sites]
+    making = {
+        site.module: len(site.bits) == len(part.bits)
+        for site, part in zip(sites, parts, strict=True)
+        if len(part.bits) and site.side != "in" and _is_convolution(network.get_submodule(site.module))
+    }
+    own = [name for name, is_own in making.items() if is_own]
+    name = root if root in own else [*own, root][0]
+    return FilterLayer(name, tuple(making), bits, tuple(part for part in parts if len(part.bits)))
+
+
+def _part(site: Site, bits: slice) -> Site:
+    """What goes with some of the bits."""
+    inside = (site.bits >= bits.start) & (site.bits < bits.stop)
+    return replace(site, channels=site.channels[inside], bits=site.bits[inside])
 
 
 def _site(graph: Any, item: Any, name: str, start: int) -> Site:

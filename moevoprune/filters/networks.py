@@ -370,7 +370,7 @@ def build_network(
         - a classification model of torchvision, such as ``"resnet18"``; where images have not three channels, its
           first convolution is made anew;
         - ``"FILE.py:FUNCTION"``: the user's own. **The file is run**, and the function called with those of
-          `n_classes`, `in_channels` and `image_size` that it has as parameters; it returns a module.
+          ``n_classes``, ``in_channels`` and ``image_size`` that it has as parameters; it returns a module.
     n_classes
         Outputs, at least 2.
     in_channels

@@ -16,7 +16,7 @@ from moevoprune.filters.fitness import FilterEvaluator
 from moevoprune.filters.images import LabelledImages, Normalisation, load_images
 from moevoprune.filters.importance import magnitude
 from moevoprune.filters.objectives import DEFAULT_FILTER_OBJECTIVES, resolve_filter_objectives
-from moevoprune.filters.removal import masks_along, removal_order
+from moevoprune.filters.removal import masks_along, removal_order, weakest_first
 from moevoprune.filters.training import TuningSettings
 from moevoprune.objectives import Candidate, Objective
 from moevoprune.search.bit_problem import BitProblem, Guidance
@@ -35,6 +35,8 @@ _LARGEST_SEED = 2**32 - 1
 _LOWEST_DENSITY = 0.3
 # FLOPs of the seeds of a guided search, as shares of the whole network's
 _SMALLEST_SEED = 0.1
+# every third one
+_SEEDS_BY_MAGNITUDE = 3
 _REMOVAL_STEPS = 16
 _IMPORTANCE_IMAGES = 500
 
@@ -61,8 +63,13 @@ class FilterPruningProblem(BitProblem):
         Latency is a measurement: a mask's value is that of the first time.
     tuning
         How candidates are trained before they are scored; None for not at all: their batch-norm statistics are
-        taken anew, which is a fraction of the work. DeepPruningES trains for 3 epochs,
+        taken anew, which is a fraction of the work. DeepPruningES trains for 3 epochs on all images,
         ``TuningSettings.preset("paper")``.
+    n_tuning
+        Training images that candidates are trained on, at least 2; None for all that do not score them.
+    distil
+        Whether candidates, while they are trained, are also taught the whole network's answers
+        (``teacher_logits`` of :func:`moevoprune.filters.training.tune`); ours, not DeepPruningES's.
     normalisation
         What the network's inputs were normalised by; None for the training images' own mean and deviation.
     validation_share
@@ -104,6 +111,8 @@ class FilterPruningProblem(BitProblem):
         data: LabelledImages | str,
         objectives: Sequence[str | Objective | Callable[[Candidate], float]] | None = None,
         tuning: TuningSettings | None = None,
+        n_tuning: int | None = None,
+        distil: bool = False,
         normalisation: Normalisation | None = None,
         validation_share: float = 0.2,
         n_recalibration: int = 500,
@@ -121,6 +130,8 @@ class FilterPruningProblem(BitProblem):
         self.tuning = tuning or TuningSettings(epochs=0)
         self._seed = whole_number("seed", seed, 0, _LARGEST_SEED)
         self._validation_share = validation_share
+        self._n_tuning = None if n_tuning is None else whole_number("n_tuning", n_tuning, 2)
+        self._distil = bool(distil)
         self._n_recalibration = whole_number("n_recalibration", n_recalibration, 2)
         self._keep = tuple(keep)
         resolved = resolve_filter_objectives(DEFAULT_FILTER_OBJECTIVES if objectives is None else objectives)
@@ -130,6 +141,8 @@ class FilterPruningProblem(BitProblem):
             self.normalisation,
             resolved,
             self.tuning,
+            self._n_tuning,
+            self._distil,
             validation_share,
             self._n_recalibration,
             self._seed,
@@ -160,6 +173,8 @@ class FilterPruningProblem(BitProblem):
             "keep": list(self._keep),
             "mean": list(self.normalisation.mean),
             "std": list(self.normalisation.std),
+            "n_tuning": self._n_tuning or "all",
+            "distil": self._distil,
             "validation_share": self._validation_share,
             "n_recalibration": self._n_recalibration,
             "seed": self._seed,
@@ -170,10 +185,11 @@ class FilterPruningProblem(BitProblem):
         }
 
     def guidance(self, n_seeds: int) -> Guidance:
-        """What a guided search starts from: masks on the way of a removal by importance, at equal steps of FLOPs.
+        """What a guided search starts from: masks on the way of two removals, at equal steps of FLOPs.
 
-        See :func:`moevoprune.filters.removal.removal_order`. A filter's score is how late it goes. The rest of the
-        start population are masks of random densities.
+        Two of three are on the way of :func:`moevoprune.filters.removal.removal_order`, by what the loss is
+        sensitive to, which also gives the filters their scores: how late they go. The others are on that by
+        magnitude. The rest of the start population is drawn by tournaments of these scores.
         """
         parts = self.fitness.parts
         some = parts.training[:_IMPORTANCE_IMAGES]
@@ -183,14 +199,23 @@ class FilterPruningProblem(BitProblem):
             self.costs,
             parts.images[some],
             parts.labels[some],
-            parts.images[parts.recalibration],
+            self.fitness.recalibration,
             _REMOVAL_STEPS,
         )
         scores = np.full(self.n_var, float(len(order)))
         scores[order] = np.arange(len(order))
-        seeds = masks_along(self.graph, order, self.costs, np.linspace(1.0, _SMALLEST_SEED, n_seeds))
+        by_magnitude = weakest_first(self.graph, np.ones(self.n_var, np.bool_), self._strength)
+        shares = np.linspace(1.0, _SMALLEST_SEED, n_seeds)
+        turns = np.arange(n_seeds) % _SEEDS_BY_MAGNITUDE == 1
+        seeds = np.concatenate(
+            [
+                masks_along(self.graph, order, self.costs, shares[~turns]),
+                masks_along(self.graph, by_magnitude, self.costs, shares[turns]),
+            ]
+        )
         different = np.unique(seeds, axis=0, return_index=True)[1]
-        return Guidance(scores, seeds[np.sort(different)], self.blind_sampling())
+        low = max(round(_LOWEST_DENSITY * self.n_var), 1)
+        return Guidance(scores, seeds[np.sort(different)], DensitySampling("log", low=low, scores=scores))
 
     def blind_sampling(self) -> Sampling:
         """Draw masks of densities that leave a network something to work with."""
@@ -201,11 +226,9 @@ class FilterPruningProblem(BitProblem):
 
 
 def _digest(network: nn.Module) -> str:
-    """Hash of a network's weights and buffers, 16 hexadecimal characters."""
-    digest = hashlib.sha256()
+    """Hash of a network's modules, weights and buffers, 16 hexadecimal characters."""
+    digest = hashlib.sha256(repr(network).encode())
     for name, tensor in network.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b""
-        )
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

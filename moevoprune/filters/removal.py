@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,11 @@ from moevoprune.filters.graph import FilterGraph
 from moevoprune.filters.importance import taylor
 from moevoprune.filters.training import recalibrate
 
-__all__ = ["masks_along", "removal_order"]
+__all__ = ["masks_along", "removal_order", "weakest_first"]
 
 Bits = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
 
 
 def removal_order(
@@ -51,27 +53,61 @@ def removal_order(
     ndarray of int64
         Numbers of the bits in the order of their removal; each layer's last one is missing.
     """
-    mask = np.ones(graph.n_bits, np.bool_)
-    order: list[int] = []
-    layer_of = np.concatenate([np.full(layer.n_filters, place) for place, layer in enumerate(graph.layers)])
-    left = np.array([layer.n_filters for layer in graph.layers])
+    order = np.zeros(0, np.int64)
     least = costs(_skeleton(graph)[None])[0, 0]
     for step in range(1, steps + 1):
+        mask = _without(graph, order)
         gated = copy.deepcopy(network)
-        gates = Gates(graph, gated, mask)
-        if order:
+        Gates(graph, gated, mask)
+        if len(order):
             recalibrate([gated], recalibration)
-        scores = np.where(mask, taylor(graph, gated, images, labels), np.inf)
-        gates.release()
+        onwards = np.append(order, weakest_first(graph, mask, taylor(graph, gated, images, labels)))
         goal = costs.flops - (costs.flops - least) * step / steps
-        for bit in np.argsort(scores, kind="stable"):
-            if mask[bit] and left[layer_of[bit]] > 1:
-                if step < steps and costs(mask[None])[0, 0] <= goal:
-                    break
-                mask[bit] = False
-                left[layer_of[bit]] -= 1
-                order.append(int(bit))
-    return np.array(order, np.int64)
+        order = onwards if step == steps else onwards[: _first_within(graph, onwards, costs, goal, len(order))]
+    return order
+
+
+def weakest_first(graph: FilterGraph, mask: Bits, scores: Values) -> Indices:
+    """Filters of a mask in the order of their scores, smallest first, without each layer's best one.
+
+    Parameters
+    ----------
+    graph
+        The filters.
+    mask
+        Those to put in order, shape (n_bits,), at least one of each layer.
+    scores
+        Larger is more important, shape (n_bits,).
+
+    Returns
+    -------
+    ndarray of int64
+        Numbers of bits.
+    """
+    going = mask.copy()
+    for layer in graph.layers:
+        left = layer.bits.start + np.flatnonzero(mask[layer.bits])
+        # of equal ones, the last
+        going[left[len(left) - 1 - int(np.argmax(scores[left][::-1]))]] = False
+    bits = np.flatnonzero(going)
+    return bits[np.argsort(scores[bits], kind="stable")]
+
+
+def _first_within(graph: FilterGraph, order: Indices, costs: NetworkCosts, flops: float, start: int = 0) -> int:
+    """How many filters of an order have to go, at least ``start``, to get down to these FLOPs; all, if none do."""
+
+    def saved(count: int) -> float:
+        return -float(costs(_without(graph, order[:count])[None])[0, 0])
+
+    # FLOPs only fall on the way: few masks have to be counted, each of which may have to be cut
+    counts = range(start, len(order) + 1)
+    return min(counts[0] + bisect_left(counts, -flops, key=saved), len(order))
+
+
+def _without(graph: FilterGraph, bits: Indices) -> Bits:
+    mask = np.ones(graph.n_bits, np.bool_)
+    mask[bits] = False
+    return mask
 
 
 def masks_along(graph: FilterGraph, order: Indices, costs: NetworkCosts, shares: npt.ArrayLike) -> Bits:
@@ -91,12 +127,9 @@ def masks_along(graph: FilterGraph, order: Indices, costs: NetworkCosts, shares:
     ndarray, shape (shares, n_bits)
         The last mask of the way where a share is never reached.
     """
-    masks = np.ones((len(order) + 1, graph.n_bits), np.bool_)
-    for place, bit in enumerate(order, 1):
-        masks[place:, bit] = False
-    flops = costs(masks)[:, 0]
-    places = [np.flatnonzero(flops <= share * costs.flops) for share in np.atleast_1d(shares)]
-    return masks[[int(found[0]) if len(found) else len(order) for found in places]]
+    wanted = [float(share) * costs.flops for share in np.atleast_1d(shares)]
+    masks = [_without(graph, order[: _first_within(graph, order, costs, flops)]) for flops in wanted]
+    return np.array(masks, np.bool_).reshape(-1, graph.n_bits)
 
 
 def _skeleton(graph: FilterGraph) -> Bits:

@@ -142,7 +142,7 @@ def tune(
         Of the order of the images, of augmentation and dropout.
     after_step
         Called with a network's position after each of its steps, e.g. to shut gates again.
-    teacher_logits : Tensor, shape (n, n_classes), optional
+    teacher_logits : Tensor, shape (n, classes), optional
         What a teacher says of the images as they are. The loss is then the mean of cross-entropy and of 16 times
         the Kullback-Leibler divergence from the teacher's softmax at temperature 4 (the form of Hinton et al.,
         arXiv 1503.02531; temperature and equal parts are ours).
@@ -237,7 +237,7 @@ def predict(network: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor
 
     Returns
     -------
-    Tensor, shape (n, n_classes)
+    Tensor, shape (n, classes)
         float32.
     """
     with single_threaded(), torch.no_grad(), _modes([network]):

@@ -72,7 +72,12 @@ def check_installed(ending: str) -> None:
 
 
 def encode(
-    ending: str, module: nn.Module, example: Tensor, names: tuple[str, str], metadata: Mapping[str, str]
+    ending: str,
+    module: nn.Module,
+    example: Tensor,
+    names: tuple[str, str],
+    metadata: Mapping[str, str],
+    advice: str = "export the head without its backbone",
 ) -> bytes:
     """Turn a module into the content of a file.
 
@@ -88,6 +93,8 @@ def encode(
         What input and output are called, where a format names them.
     metadata
         Stored in the file.
+    advice
+        What a user can do about a module that torch cannot export.
 
     Raises
     ------
@@ -103,8 +110,8 @@ def encode(
             )
         except Exception as error:  # torch raises whatever an operation it cannot trace raises
             raise InputError(
-                f"this model cannot be exported by PyTorch {torch.__version__} ({words_of(error)}): export the "
-                "head without its backbone, or use a newer PyTorch"
+                f"this model cannot be exported by PyTorch {torch.__version__} ({words_of(error)}): {advice}, or "
+                "use a newer PyTorch"
             ) from None
         for node in program.graph.nodes:
             for key in _TRACES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from moevoprune.heads.head import TrainedHead
 
 if TYPE_CHECKING:
-    from moevoprune.features.preprocessing import Preprocessing
     from moevoprune.heads.ensemble import HeadEnsemble
 
 __all__ = [
@@ -182,6 +181,20 @@ class SelectedColumns(nn.Module):
         return output
 
 
+class Normalising(Protocol):
+    """Anything with one mean and one deviation for each channel, in units of the full range (0..1)."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """What is subtracted."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """What the result is divided by."""
+        ...
+
+
 class FusedModule(nn.Module):
     """Images in, the head's output out: normalisation, backbone and head in one.
 
@@ -198,15 +211,15 @@ class FusedModule(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, head: nn.Module) -> None:
+    def __init__(self, network: nn.Module, preprocessing: Normalising, head: nn.Module) -> None:
         super().__init__()
         self.network = network
         self.head = head
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Output for images in RGB, resized and cropped, with values in [0, 1]; shape (images, 3, side, side)."""
+        """Output for images of the right size with values in [0, 1]; shape (images, channels, height, width)."""
         output: Tensor = self.head(self.network((images - self.mean) / self.std))
         return output
 

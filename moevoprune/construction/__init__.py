@@ -1,0 +1,1 @@
+"""Constructing feed-forward networks: a large network is trained, and what varies in it becomes a small one."""
