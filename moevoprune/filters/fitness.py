@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from moevoprune.filters.cutting import check_cutting, cut
 from moevoprune.filters.gates import Gates
 from moevoprune.filters.graph import FilterGraph
 from moevoprune.filters.images import LabelledImages, Normalisation, to_tensor
-from moevoprune.filters.objectives import FilterCandidate
+from moevoprune.filters.objectives import FILTER_OBJECTIVES, FilterCandidate
 from moevoprune.filters.training import TuningSettings, predict, recalibrate, tune
 from moevoprune.objectives import MOST_REPRESENTED, FoldPrediction, Objective, evenly
 
@@ -161,7 +162,9 @@ class FilterEvaluator:
         self.objectives = objectives
         self._tuning = tuning
         self._seed = seed
-        self._jobs = jobs if self.device.type == "cpu" else 1
+        # times are worth nothing beside others at work
+        alone = self.device.type != "cpu" or FILTER_OBJECTIVES["latency"] in objectives
+        self._jobs = 1 if alone else jobs
         self._validation = self.parts.images[self.parts.validation]
         self._targets = self.parts.labels[self.parts.validation]
         self.recalibration = self.parts.images[self.parts.training[:n_recalibration]]
@@ -192,10 +195,11 @@ class FilterEvaluator:
             return
         # threads take the number over that is set when they start
         with single_threaded(), ThreadPoolExecutor(self._jobs) as pool:
-            waiting = [pool.submit(work, group) for group in groups]
+            waiting = deque(pool.submit(work, group) for group in groups)
             try:
-                for future in waiting:
-                    yield from map(self._scored, future.result())
+                while waiting:
+                    # each holds networks: none is kept longer than needed
+                    yield from map(self._scored, waiting.popleft().result())
             finally:
                 for future in waiting:
                     future.cancel()

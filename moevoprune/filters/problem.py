@@ -133,7 +133,6 @@ class FilterPruningProblem(BitProblem):
         self._n_tuning = None if n_tuning is None else whole_number("n_tuning", n_tuning, 2)
         self._distil = bool(distil)
         self._n_recalibration = whole_number("n_recalibration", n_recalibration, 2)
-        self._keep = tuple(keep)
         resolved = resolve_filter_objectives(DEFAULT_FILTER_OBJECTIVES if objectives is None else objectives)
         self.fitness = FilterEvaluator(
             network,
@@ -148,8 +147,9 @@ class FilterPruningProblem(BitProblem):
             self._seed,
             device,
             whole_number("jobs", jobs, 1, 1024),
-            self._keep,
+            keep,
         )
+        self._keep = tuple(keep)
         self.graph = self.fitness.graph
         self.costs = self.fitness.costs
         self._strength = magnitude(self.graph, self.fitness.network)
