@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from moevoprune.features import FeatureSet, load_features
     from moevoprune.features.backbone_settings import BackboneSettings
     from moevoprune.features.extraction import extract
+    from moevoprune.filters.problem import FilterPruningProblem
     from moevoprune.fronts.evolve import evolve
     from moevoprune.fronts.front import Front
     from moevoprune.heads.head import TrainedHead
@@ -27,6 +28,7 @@ _HOME = {
     "Candidate": "moevoprune.objectives",
     "DensitySampling": "moevoprune.search.sampling",
     "FeatureSet": "moevoprune.features",
+    "FilterPruningProblem": "moevoprune.filters.problem",
     "Front": "moevoprune.fronts.front",
     "HeadSettings": "moevoprune.heads.settings",
     "InputError": "moevoprune.errors",
@@ -44,6 +46,7 @@ __all__ = [
     "Candidate",
     "DensitySampling",
     "FeatureSet",
+    "FilterPruningProblem",
     "Front",
     "HeadSettings",
     "InputError",
