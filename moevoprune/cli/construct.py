@@ -5,6 +5,7 @@ The command's options are part of every ``--help``, so what takes seconds to imp
 
 from __future__ import annotations
 
+import os
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -143,8 +144,8 @@ def construct(arguments: Namespace) -> int:
     say = Voice(arguments.quiet)
     tasks = _tasks(arguments)
     names = list(dict.fromkeys(task.name for task in tasks))
-    _check_export(arguments.to, names)
     out = _out_folder(arguments.out, names)
+    _check_export(arguments.to, names, out)
     jobs = _jobs(arguments.jobs, len(tasks))
     seeds = len(tasks) // len(names)
     say(f"data sets: {len(names)}, seeds: {seeds}; {min(jobs, len(tasks))} at a time, into {out}")
@@ -251,7 +252,7 @@ def _jobs(asked: int | None, n_tasks: int) -> int:
     return min(usable_cores(), n_tasks) if asked is None else whole_number("--jobs", asked, 1, 1024)
 
 
-def _check_export(target: str | None, names: Sequence[str]) -> None:
+def _check_export(target: str | None, names: Sequence[str], out: Path) -> None:
     if target is None:
         return
     from moevoprune.fronts.export import check_installed, format_of
@@ -259,6 +260,11 @@ def _check_export(target: str | None, names: Sequence[str]) -> None:
     check_installed(format_of(Path(target)))
     if len(names) > 1:
         raise InputError(f"--to {target}: one file holds one network: name one DATA")
+    if Path(target).absolute() in [file.absolute() for file in _files(out, names)]:
+        raise InputError(f"--to {target}: is a file of the --out folder: choose another name")
+    if Path(target).is_dir():
+        raise InputError(f"--to {target}: is a folder: name a file")
+    _check_folder(Path(target).absolute().parent, "--to")
 
 
 def _out_folder(asked: str | None, names: Sequence[str]) -> Path:
@@ -269,9 +275,29 @@ def _out_folder(asked: str | None, names: Sequence[str]) -> Path:
         raise InputError("--out is empty: name a folder, or leave it out")
     if asked is None:
         return free_folder(Path("constructions"), names[0] if len(names) == 1 else f"{len(names)}-sets")
-    if (Path(asked) / SCORES).exists():
+    out = Path(asked)
+    if (out / SCORES).exists():
         raise InputError(f"{asked}: holds other constructed networks: choose another --out folder")
-    return Path(asked)
+    there = next((file for file in _files(out, names) if file.exists()), None)
+    if there is not None:
+        raise InputError(f"{there}: is there already: choose another --out folder")
+    _check_folder(out, "--out")
+    return out
+
+
+def _files(out: Path, names: Sequence[str]) -> list[Path]:
+    """What will be written."""
+    from moevoprune.construction.results import FIGURES, SCORES, SWEEP, TABLE
+
+    figures = [out / FIGURES / f"{name}.png" for name in names]
+    return [*(out / name for name in (TABLE, SCORES, SWEEP)), *figures, *(out / f"{n}.safetensors" for n in names)]
+
+
+def _check_folder(folder: Path, option: str) -> None:
+    """Find out before the training whether a folder can be made and written to, without making it."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {folder}: {there} is no folder that can be written to: choose another")
 
 
 def _about(task: _Task) -> str:

@@ -36,10 +36,24 @@ DESCRIPTION = (
 SETTINGS, TABLE, SCORES, FIGURE = "settings.json", "filters.md", "filters.csv", "front.png"
 _FORMAT = 1
 _SHOWN_CHANGES = 3
+# pixels are in 0 to 1
+_LARGEST_STATISTIC = 10.0
 
 # options that go into the settings as they are
 _PLAIN = (
-    *("size", "root", "weights", "mean", "std", "budget", "gens", "pop", "search_epochs", "search_images"),
+    *(
+        "size",
+        "root",
+        "skip_bad",
+        "weights",
+        "mean",
+        "std",
+        "budget",
+        "gens",
+        "pop",
+        "search_epochs",
+        "search_images",
+    ),
     *("epochs", "learning_rate", "augment", "distil", "baselines", "seed", "seeds", "device", "export"),
 )
 
@@ -80,6 +94,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     images.add_argument("--root", metavar="DIR", help="folder of torchvision data sets")
     images.add_argument(
         "--download", action="store_true", help="let torchvision download the data set into --root"
+    )
+    images.add_argument(
+        "--skip-bad", action="store_true", default=None, help="leave out images of folders that cannot be read"
     )
     search = parser.add_argument_group("search")
     search.add_argument(
@@ -244,10 +261,12 @@ def _words(option: str, text: str | None) -> list[str] | None:
 def _images(settings: PruningSettings, download: bool) -> tuple[LabelledImages, Normalisation]:
     from moevoprune.filters.images import Normalisation, load_images
 
-    data = load_images(settings.data, settings.size, settings.root, download)
+    data = load_images(settings.data, settings.size, settings.root, download, settings.skip_bad)
     if settings.mean is None or settings.std is None:
         return data, Normalisation.of(data)
     normalisation = Normalisation(settings.mean, settings.std)
+    if max(map(abs, normalisation.mean + normalisation.std)) > _LARGEST_STATISTIC:
+        raise InputError("--mean and --std are for pixels in 0 to 1: divide those for 0 to 255 by 255")
     channels = data.shape[0]
     if len(normalisation.mean) != channels:
         raise InputError(

@@ -252,8 +252,9 @@ def _sklearn_outputs(
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with warnings.catch_warnings(), threadpool_limits(1):
-        # it is to stop after these epochs
+        # it is to stop after these epochs; where it diverges its score says so
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
         if large.target_mean is None or large.target_scale is None:
             model = MLPClassifier(**options).fit(large.prepare(rows), targets)
             return np.asarray(model.predict_proba(large.prepare(test_rows)), dtype=np.float32)

@@ -21,6 +21,8 @@ MOST_CATEGORIES = 50
 
 Values = npt.NDArray[np.float64]
 
+_NUMBER_WITH_COMMA = r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?"
+
 
 @dataclass(frozen=True)
 class Column:
@@ -137,7 +139,7 @@ def is_numeric(values: pd.Series[Any]) -> bool:
 
 
 def check_complete(frame: pd.DataFrame, source: str) -> None:
-    """Refuse missing and infinite values.
+    """Refuse missing and infinite values, and numbers with decimal commas, which would be texts.
 
     Raises
     ------
@@ -152,6 +154,16 @@ def check_complete(frame: pd.DataFrame, source: str) -> None:
         if is_numeric(values):
             infinite = ~np.isfinite(values.to_numpy(dtype=np.float64))
             _refuse_first(infinite, f"{source}: column {name!r} is infinite", "replace such values")
+        else:
+            _refuse_decimal_commas(values.astype(str), str(name), source)
+
+
+def _refuse_decimal_commas(texts: pd.Series[Any], name: str, source: str) -> None:
+    with_comma = texts.str.contains(",", regex=False).to_numpy(dtype=np.bool_)
+    if with_comma.any() and texts.str.fullmatch(_NUMBER_WITH_COMMA).all():
+        text = texts.iloc[int(with_comma.argmax())][:40]
+        what = f"{source}: column {name!r} holds numbers with commas, such as {text!r}"
+        _refuse_first(with_comma, what, "write them with decimal points")
 
 
 def _describe(values: pd.Series[Any], name: str, source: str) -> Column:

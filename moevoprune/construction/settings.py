@@ -67,7 +67,7 @@ class ConstructionSettings(BaseModel):
     retrain_epochs: int | None = Field(default=None, ge=0)
     learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
     weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=32, ge=1, le=1_000_000_000)
     cv: int = Field(default=5, ge=1)
     repeats: int | None = Field(default=None, ge=1)
     tolerance: float = Field(default=0.005, ge=0, allow_inf_nan=False)

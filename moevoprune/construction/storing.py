@@ -14,6 +14,7 @@ from moevoprune.construction.encoding import TableEncoding
 from moevoprune.construction.tables import Table, read_frame
 from moevoprune.errors import InputError, words_of
 from moevoprune.features import FeatureSet
+from moevoprune.features.decoding import UnreadableImageError, open_regular
 from moevoprune.files import atomic_path
 from moevoprune.heads.head import TrainedHead
 
@@ -104,27 +105,46 @@ class StoredNetwork:
 
         path = Path(path)
         try:
+            # opening a FIFO would wait for ever
+            open_regular(path).close()
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in list(file.keys())}
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, UnreadableImageError) as error:
             raise InputError(f"{path}: cannot be read as a network ({words_of(error)})") from None
         if metadata.get("format") != _FORMAT:
             raise InputError(f"{path}: is no network that moevoprune construct wrote")
         try:
             about = json.loads(metadata["about"])
             columns = about["columns"]
-            return cls(
+            stored = cls(
                 TrainedHead.from_arrays(arrays),
                 tuple(map(str, about["class_names"])),
                 tuple(map(str, about["target_names"])),
                 None if columns is None else TableEncoding.from_list(columns),
             )
-        except (ValueError, KeyError, TypeError) as error:
+            stored._check()
+            return stored
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: is damaged ({words_of(error)})") from None
+
+    def _check(self) -> None:
+        """Hold names and columns to the network, and refuse what it would divide by zero."""
+        if not (self.network.scale > 0).all():
+            raise InputError("a feature is divided by 0")
+        classes = self.network.widths[-1] if self.network.task == "classification" else 0
+        if len(self.class_names) != classes:
+            raise InputError(f"there are {len(self.class_names)} class names for {classes} classes")
+        if self.encoding is not None and len(self.encoding.feature_names) != self.network.n_features:
+            raise InputError(
+                f"its columns make {len(self.encoding.feature_names)} features, but the network reads"
+                f" {self.network.n_features}"
+            )
 
     def _features(self, rows: Rows) -> npt.NDArray[Any]:
         if isinstance(rows, np.ndarray):
+            if rows.dtype.kind not in "biuf":
+                raise InputError(f"rows are {rows.dtype}: give an array of numbers, (rows, features)")
             return rows
         if self.encoding is None:
             raise InputError("this network was not trained on a CSV table: give it an array of features")

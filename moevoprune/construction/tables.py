@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moevoprune.construction.encoding import TableEncoding, check_complete, is_numeric
-from moevoprune.errors import InputError, nearest, words_of
+from moevoprune.errors import InputError, nearest, printable, words_of
 from moevoprune.features import FeatureSet, load_features
+from moevoprune.features.decoding import UnreadableImageError, open_regular
 from moevoprune.features.feature_set import Task
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ TEST_SHARE = 0.25
 _REGRESSIONS = ("diabetes", "linnerud")
 # whole numbers with more different values are quantities, not classes
 _MOST_NUMBERED_CLASSES = 20
+# beyond it floating point skips whole numbers
+_LARGEST_WHOLE = 2.0**53
 
 Array = npt.NDArray[Any]
 
@@ -204,17 +207,24 @@ def read_frame(path: Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        pandas is not installed, or the file is no table.
+        pandas is not installed, or the file is no table with one name for each column.
     """
     try:
         import pandas as pd
     except ImportError:
         raise InputError("CSV files need the package pandas: pip install pandas") from None
     try:
+        # opening a FIFO would wait for ever
+        open_regular(path).close()
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
             separator = max(",;\t", key=header.count)
-        frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", skipinitialspace=True)
+        options: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig", "skipinitialspace": True}
+        # with a header, columns of one name are numbered, and the first of too many values names the row
+        names = pd.read_csv(path, header=None, nrows=2, dtype=str, **options).iloc[0].dropna().str.strip()
+        frame = pd.read_csv(path, low_memory=False, **options)
+    except UnreadableImageError as error:
+        raise InputError(f"{path}: {error.reason}: check the path") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -222,7 +232,20 @@ def read_frame(path: Path) -> pd.DataFrame:
     # a path that cannot be one, or what pandas says of files without columns or with rows of several lengths
     except ValueError as error:
         raise InputError(f"{path}: is no table ({words_of(error)})") from None
-    return frame.set_axis([str(name) for name in frame.columns], axis=1)
+    if names.duplicated().any():
+        twice = printable(str(names[names.duplicated()].iloc[0]))
+        raise InputError(f"{path}: has two columns {twice!r}: give each a name of its own")
+    return frame.set_axis([str(name) for name in frame.columns], axis=1).apply(_with_large_numbers)
+
+
+def _with_large_numbers(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Whole numbers beyond 64 bits, which are read as texts, as floating point."""
+    import pandas as pd
+
+    if is_numeric(values) or not len(values):
+        return values
+    numbers = pd.to_numeric(values.astype(str).where(values.notna()), errors="coerce").astype(np.float64)
+    return numbers if values.notna().any() and numbers.notna().equals(values.notna()) else values
 
 
 def _task_of(answers: pd.DataFrame) -> Task:
@@ -249,8 +272,11 @@ def _as_classes(values: pd.Series[Any]) -> Array:
     """Classes that sort as people count: numbers by size, whole ones without a point."""
     if not is_numeric(values) or values.dtype == bool:
         return np.array([str(value) for value in values])
+    if values.dtype.kind in "iu":
+        return np.asarray(values)
     numbers = values.to_numpy(dtype=np.float64)
-    classes: Array = numbers.astype(np.int64) if (numbers == np.rint(numbers)).all() else numbers
+    whole = (numbers == np.rint(numbers)) & (np.abs(numbers) < _LARGEST_WHOLE)
+    classes: Array = numbers.astype(np.int64) if whole.all() else numbers
     return classes
 
 

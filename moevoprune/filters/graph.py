@@ -316,9 +316,8 @@ def _trace(network: nn.Module, example: Tensor, keep: tuple[str, ...]) -> Trace:
             )
     except _OtherOutput as error:
         raise InputError(f"this network gives a {error}: wrap it so that it gives the tensor of logits") from None
-    except (
-        Exception
-    ) as error:  # whatever the network's own code, or torch-pruning on a graph it does not know, raises
+    except Exception as error:
+        # whatever the network's own code, or torch-pruning on a graph that it does not know, raises
         said = words_of(error)
         if inside:
             name = inside[-1]

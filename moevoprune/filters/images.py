@@ -333,15 +333,18 @@ def _from_set(
         images = images.split(test_fraction, split_seed, [hashlib.sha256(image.data).digest() for image in pixels])
     train = np.sort(np.concatenate([images.rows("train"), images.rows("val")]))
     test = images.rows("test")
-    return LabelledImages(
-        images.name,
-        pixels[train],
-        images.labels[train],
-        pixels[test],
-        images.labels[test],
-        images.class_names,
-        notes=(*images.notes, *(f"left out: {line}" for line in images.skipped)),
-    )
+    try:
+        return LabelledImages(
+            images.name,
+            pixels[train],
+            images.labels[train],
+            pixels[test],
+            images.labels[test],
+            images.class_names,
+            notes=(*images.notes, *(f"left out: {line}" for line in images.skipped)),
+        )
+    except InputError as error:
+        raise InputError(f"{images.name}: {error}") from None
 
 
 def _decoded(images: ImageSet, size: int | None) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:

@@ -395,6 +395,7 @@ def build_network(
         # some constructors of torchvision announce another random start
         warnings.simplefilter("ignore")
         network = _construct(name, n_classes, in_channels, (height, width)).train()
+        _check_kind(network, name)
         _try(network, name, n_classes, (in_channels, height, width))
     return network
 
@@ -507,23 +508,35 @@ def _run_file(path: Path) -> Any:
     return module
 
 
+def _check_kind(network: nn.Module, name: str) -> None:
+    """Refuse modules whose layers cannot be looked at or cut."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise InputError(f"{name} is compiled by torch.jit, and cannot be cut: let it return the plain module")
+    if any(isinstance(parameter, nn.UninitializedParameter) for parameter in network.parameters()):
+        raise InputError(f"{name} has lazy layers without weights: let it run the module once on images first")
+
+
 def _try(network: nn.Module, name: str, n_classes: int, shape: tuple[int, int, int]) -> None:
     """Hold a network to the promised shapes, in both modes, without touching its state."""
     trial = copy.deepcopy(network)
-    images = torch.zeros(2, *shape)
-    for training in (True, False):
+    # two numbers of images, as some modules are written for one number only
+    for training, n_images in ((True, 2), (False, 1)):
         try:
             with torch.no_grad():
-                logits = trial.train(training)(images)
-        except Exception as error:  # images that are too small, and whatever else the network's code finds
+                logits = trial.train(training)(torch.zeros(n_images, *shape))
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # images that are too small, and whatever else the network's code finds
             raise InputError(
                 f"{name} does not take images of {shape[0]} channels and {shape[1]} x {shape[2]} pixels"
                 f" ({reason_of(error)}): give others, or another network"
             ) from None
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if found != (2, n_classes):
+        if found != (n_images, n_classes):
+            count = "1 image" if n_images == 1 else f"{n_images} images"
             raise InputError(
-                f"{name} gives {found} for 2 images of {n_classes} classes: it must give logits, (n, {n_classes})"
+                f"{name} gives {found} for {count} of {n_classes} classes: it must give logits, (n, {n_classes})"
             )
 
 
@@ -546,6 +559,11 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         network has.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        # opening a FIFO would wait for ever
+        raise InputError(
+            f"{path}: is no regular file: save a state dict with torch.save(model.state_dict(), FILE)"
+        )
     state, own = read_state(path), network.state_dict()
     kind = type(network).__name__
     advice = "is it the file of another network, or of another number of classes?"

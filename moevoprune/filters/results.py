@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -41,6 +42,8 @@ Values = npt.NDArray[np.float64]
 CHOSEN = ("heavy", "knee", "light")
 """What the three networks are called, in the order of :class:`~moevoprune.search.choices.ThreeChoices`."""
 
+# beyond it integers do not become floating point
+_LARGEST = 1e300
 _ARRAYS = ("masks", "values", "losses", "costs", "whole")
 
 
@@ -134,6 +137,10 @@ class FilterFront:
             "costs": (members, 2),
         }
         wrong = [name for name, shape in {**shapes, "whole": (3,)}.items() if arrays[name].shape != shape]
+        wrong += [name for name in _ARRAYS if name != "masks" and not _are_numbers(arrays[name])]
+        wrong += [
+            name for name in ("costs", "whole") if name not in wrong and not (arrays[name][..., :2] > 0).all()
+        ]
         if wrong or arrays["masks"].dtype != np.bool_ or arrays["masks"].ndim != 2 or members == 0:
             raise InputError(
                 f"{printable(str(path))}: is not the front of a run with {len(objectives)} objectives"
@@ -161,6 +168,10 @@ class FilterFront:
             for member, (flops, parameters) in enumerate(self.costs)
         ]
         return csv_text((*header, *(name for _, name in further)), rows)
+
+
+def _are_numbers(array: npt.NDArray[Any]) -> bool:
+    return array.dtype.kind == "f" and not np.isnan(array).any()
 
 
 # of the objectives, those that are columns anyway
@@ -196,8 +207,9 @@ class SearchCost:
         """Read what :meth:`save` wrote; nothing where there is no such file, or a damaged one."""
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            return cls(int(stored["evaluations"]), float(stored["seconds"]))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            cost = cls(int(stored["evaluations"]), float(stored["seconds"]))
+            return cost if cost.evaluations >= 0 and 0 <= cost.seconds < math.inf else cls()
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return cls()
 
 
@@ -254,7 +266,8 @@ def read_scores(path: Path) -> tuple[NetworkScore, ...]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         scores = tuple(NetworkScore(**one) for one in stored)
-        whole = bool(scores) and all(_is_whole(score) for score in scores)
+        roles = [score.role for score in scores]
+        whole = roles[:1] == ["original"] and set(CHOSEN) <= set(roles) and all(map(_is_whole, scores))
     except (OSError, ValueError, TypeError, RecursionError):
         whole = False
     if not whole:
@@ -264,7 +277,10 @@ def read_scores(path: Path) -> tuple[NetworkScore, ...]:
 
 def _is_whole(score: NetworkScore) -> bool:
     numbers: list[Any] = [value for name, value in asdict(score).items() if name != "role" and value is not None]
-    return isinstance(score.role, str) and all(type(number) in (int, float) for number in numbers)
+    # shares of the first five are formed
+    return (
+        all(type(number) in (int, float) and 0 <= number < _LARGEST for number in numbers) and 0 not in numbers[:5]
+    )
 
 
 @dataclass(frozen=True, eq=False)

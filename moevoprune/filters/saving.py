@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from moevoprune.device import reproducible
 from moevoprune.errors import InputError, printable, words_of
+from moevoprune.features.decoding import UnreadableImageError, open_regular
 from moevoprune.files import atomic_path
 from moevoprune.filters.cutting import cut
 from moevoprune.filters.finishing import FinishedNetwork, weights_of
@@ -53,7 +54,7 @@ _TOLERANCE = 1e-4
 class NetworkRecord(BaseModel):
     """What a saved network is, beside its weights.
 
-    Attributes
+    Parameters
     ----------
     architecture
         Name of the whole network, as :func:`~moevoprune.filters.networks.build_network` takes it.
@@ -180,9 +181,11 @@ def read_record(path: str | Path) -> NetworkRecord:
     path = Path(path)
     _check_ending(path)
     try:
+        # opening a FIFO would wait for ever
+        open_regular(path).close()
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, UnreadableImageError) as error:
         raise InputError(f"{path}: cannot be read as a network ({words_of(error)})") from None
     if metadata.get("format") != _FORMAT:
         raise InputError(f"{path}: is no network that filter pruning has saved")

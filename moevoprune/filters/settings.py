@@ -29,7 +29,7 @@ class PruningSettings(BaseModel):
     ----------
     data
         What :func:`moevoprune.filters.images.load_images` takes.
-    size, root
+    size, root, skip_bad
         Of folders and data sets, as there.
     networks
         Names for :func:`moevoprune.filters.networks.build_network`, all different.
@@ -74,15 +74,16 @@ class PruningSettings(BaseModel):
     data: str = "digits"
     size: int | None = Field(default=None, ge=1)
     root: str | None = None
+    skip_bad: bool = False
     networks: tuple[str, ...] = Field(default=tuple(FAMILIES), min_length=1)
     weights: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     objectives: tuple[str, ...] = DEFAULT_FILTER_OBJECTIVES
     algorithms: tuple[str, ...] = Field(default=(DEFAULT_ALGORITHM,), min_length=1)
-    budget: int | None = Field(default=None, ge=1)
-    gens: int | None = Field(default=None, ge=1)
-    pop: int | None = Field(default=None, ge=4)
+    budget: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    gens: int | None = Field(default=None, ge=1, le=10_000_000)
+    pop: int | None = Field(default=None, ge=4, le=100_000)
     search_epochs: int = Field(default=1, ge=0)
     search_images: int = Field(default=256, ge=0)
     epochs: int = Field(default=10, ge=0)

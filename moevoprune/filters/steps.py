@@ -90,9 +90,14 @@ class NetworkPruning:
         InputError
             Something does not; the message says what.
         """
-        network = self._built()
-        if self.settings.weights is not None:
-            load_weights(network, self.settings.weights)
+        network, settings = self._built(), self.settings
+        trained = settings.weights is None or settings.epochs > 0 or settings.search_epochs > 0
+        if trained and not any(parameter.requires_grad for parameter in network.parameters()):
+            raise InputError(
+                f"{self.architecture} has no parameter that can be trained: let them require gradients"
+            )
+        if settings.weights is not None:
+            load_weights(network, settings.weights)
         return self._problem(network, distil=False)
 
     def results(self) -> list[PruningResult]:
@@ -165,8 +170,7 @@ class NetworkPruning:
             return problems[0]
 
         front = self._front(folder) or self._search(folder, algorithm, problem())
-        if not (folder / _FRONT_CSV).exists():
-            write_text(folder / _FRONT_CSV, front.to_csv())
+        write_text(folder / _FRONT_CSV, front.to_csv())
         scores = self._scores(folder) or self._finish(folder, front, problem())
         cost = SearchCost.load(folder / _SEARCH)
         return PruningResult(self.name, algorithm, self.seed, front, cost, scores)
@@ -207,7 +211,6 @@ class NetworkPruning:
             raise KeyboardInterrupt
         front = FilterFront.of(result, problem, self.settings.cost_column)
         front.save(folder / _FRONT)
-        write_text(folder / _FRONT_CSV, front.to_csv())
         return front
 
     def _scores(self, folder: Path) -> tuple[NetworkScore, ...] | None:

@@ -142,3 +142,25 @@ def test_too_few_rows_of_a_class_for_the_folds(tmp_path, monkeypatch, capsys):
     assert main(["construct", "few.npz", "--jobs", "1"]) == 2
     assert "class '1' has 1 training rows" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["few.npz"]
+
+
+def test_folders_and_files_are_tried_before_the_training(tmp_path, capsys):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "wine.safetensors").write_text("mine", encoding="utf-8")
+    out = str(tmp_path / "out")
+    for words, message in (
+        (["--out", str(tmp_path / "file")], "no folder that can be written to"),
+        (["--out", str(tmp_path / "file" / "out")], "no folder that can be written to"),
+        (["--out", str(tmp_path / "full")], "is there already"),
+        (["--out", out, "--to", str(tmp_path / "file" / "a.safetensors")], "no folder that can be written to"),
+        (["--out", out, "--to", f"{out}/wine.safetensors"], "is a file of the --out folder"),
+        (["--out", out, "--batch-size", "1" + 20 * "0"], "batch_size"),
+    ):
+        assert main(["construct", "wine", *LITTLE, *words]) == 2
+        printed = capsys.readouterr()
+        assert message in printed.err
+        # nothing was trained
+        assert printed.out == ""
+        assert not (tmp_path / "out").exists()
+    assert (tmp_path / "full" / "wine.safetensors").read_text(encoding="utf-8") == "mine"

@@ -280,3 +280,24 @@ def test_other_data_in_the_same_file_are_refused(desk, tmp_path, capsys):
     np.savez(own, **arrays)
     assert main(["filters", "--out", str(out), "--resume"]) == 2
     assert "settings changed (content of DATA: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--mean", "123.7", "--std", "58.4"], "for pixels in 0 to 1"),
+        (["--pop", "1" + 20 * "0"], "pop = "),
+        (["--budget", "1" + 20 * "0"], "budget = "),
+        (["--gens", "1" + 20 * "0"], "gens = "),
+        (["--network", "frozen.py:frozen"], "no parameter that can be trained"),
+    ],
+)
+def test_what_would_fail_late_is_refused_early(desk, tmp_path, capsys, monkeypatch, more, message):
+    monkeypatch.chdir(desk)
+    frozen = "def frozen():\n    return small(3, 1).requires_grad_(False)\n"
+    (desk / "frozen.py").write_text(NETWORKS + frozen, encoding="utf-8")
+    network = [] if "--network" in more else ["--network", "networks.py:small"]
+    assert main(["filters", "bars.npz", "--out", str(tmp_path / "out"), *network, *more]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "out").exists()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save
 from sklearn.datasets import load_linnerud, load_wine
 from sklearn.preprocessing import OneHotEncoder
 
@@ -86,6 +89,10 @@ def test_the_task_is_read_off_the_target(values, task, names, tmp_path):
         ("a,b\n", "a", "no rows to learn from"),
         ("", "a", "is no table"),
         ('a,b\n1,2\n1,2,3\n"', "a", "is no table"),
+        ("y,a,y\n0,1,2\n1,2,3\n", "y", "has two columns 'y'"),
+        ("a,b\n0,1,2\n1,2,3\n", "b", "is no table"),
+        ("a;b\n0,5;1\n2;0\n", "b", "column 'a' holds numbers with commas, such as '0,5' in row 1"),
+        ("a;b\n1;0,5\n2;1,5\n", "b", "column 'b' holds numbers with commas"),
         ("a,b\n" + "".join(f"name{i},{i % 2}\n" for i in range(60)), "b", "60 different texts"),
     ],
 )
@@ -94,6 +101,50 @@ def test_bad_tables_are_one_clear_line(text, target, words, tmp_path):
     with pytest.raises(InputError, match=words) as caught:
         read_csv(path, [name for name in target.split(",") if name])
     assert str(path) in str(caught.value)
+
+
+def test_whole_numbers_beyond_64_bits_are_numbers(tmp_path):
+    table = read_csv(write(tmp_path, f"x,y\n{10**30},1e30\n-{10**30},0\n"), ["y"])
+    np.testing.assert_array_equal(table.rows, [[1e30], [-1e30]])
+    assert table.class_names == ("0.0", "1e+30")
+    large = read_csv(write(tmp_path, f"x,y\n1,{2**53}\n2,{2**53 + 1}\n"), ["y"], "classification")
+    assert large.class_names == (str(2**53), str(2**53 + 1))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_are_not_waited_for(tmp_path):
+    table, network = tmp_path / "pipe.csv", tmp_path / "pipe.safetensors"
+    os.mkfifo(table)
+    os.mkfifo(network)
+    with pytest.raises(InputError, match="not a regular file"):
+        read_csv(table, ["y"])
+    with pytest.raises(InputError, match="not a regular file"):
+        StoredNetwork.load(network)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_names": ["a"]},
+        {"class_names": []},
+        {"columns": [{"name": "x", "categories": None}]},
+        {"columns": []},
+        {"columns": 5},
+        None,
+    ],
+)
+def test_a_stored_network_whose_names_do_not_fit_is_damaged(change, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    network = start_network(rows, np.arange(8) % 2, (4,), 2, 1)
+    about = {"class_names": ["a", "b"], "target_names": ["y"], "columns": None}
+    text = "[" * 100_000 if change is None else json.dumps({**about, **change})
+    path = tmp_path / "network.safetensors"
+    path.write_bytes(save(network.to_arrays(), {"format": "moevoprune-network-1", "about": text}))
+    with pytest.raises(InputError, match="is damaged"):
+        StoredNetwork.load(path)
+    path.write_bytes(save(network.to_arrays(), {"format": "moevoprune-network-1", "about": json.dumps(about)}))
+    with pytest.raises(InputError, match="give an array of numbers"):
+        StoredNetwork.load(path).predict(np.array([["1", "2", "3"]]))
 
 
 def test_files_that_are_none(tmp_path, monkeypatch):

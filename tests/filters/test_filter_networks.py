@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from moevoprune.filters.networks import (
     build_network,
     load_weights,
 )
+from moevoprune.filters.saving import load_network
 
 
 def _maps(channels: int, side: int = 7) -> torch.Tensor:
@@ -270,3 +272,49 @@ def test_weights_that_do_not_fit(tmp_path, change, words):
         load_weights(build_network("resnet", 4, 1, 8), tmp_path / "weights.pth")
     assert words in str(caught.value)
     assert "--backbone-arg" not in str(caught.value)
+
+
+UNFIT = """
+import sys
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, ending):
+        super().__init__()
+        self.conv, self.ending = nn.Conv2d(1, 3, 3), ending
+    def forward(self, images):
+        return self.ending(self.conv(images).mean((2, 3)))
+
+def two_images_only(): return Net(lambda logits: logits + torch.zeros(2, 3))
+def leaves(): return Net(lambda logits: sys.exit(3))
+def lazy(): return nn.Sequential(nn.LazyConv2d(3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+def compiled(): return torch.jit.script(nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+"""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("two_images_only", "for 1 image"),
+        ("leaves", "does not take images"),
+        ("lazy", "lazy layers"),
+        ("compiled", "compiled by torch.jit"),
+    ],
+)
+def test_own_modules_that_nothing_can_be_done_with(tmp_path, function, words):
+    path = tmp_path / "unfit.py"
+    path.write_text(UNFIT, encoding="utf-8")
+    with pytest.raises(InputError, match=words):
+        build_network(f"{path}:{function}", 3, 1, 6)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_are_not_waited_for(tmp_path):
+    for name in ("weights.pth", "weights.safetensors"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(InputError, match="no regular file"):
+            load_weights(build_network("cnn", 3, 1, 8), tmp_path / name)
+    with pytest.raises(InputError, match="not a regular file"):
+        load_network(tmp_path / "weights.safetensors")

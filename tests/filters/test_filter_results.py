@@ -248,3 +248,37 @@ def test_a_search_ends_by_one_of_the_two():
     assert PruningSettings(gens=3).end == {"n_gen": 3, "budget": None}
     assert PruningSettings(objectives=("accuracy", "latency", "flops")).cost_column == 2
     assert PruningSettings(objectives=("accuracy", "latency")).cost_column == 1
+
+
+@pytest.mark.parametrize("name", ["values", "losses", "costs", "whole"])
+@pytest.mark.parametrize("harm", [lambda a: a * np.nan, lambda a: a.astype(str), lambda a: a + 0j])
+def test_a_front_of_no_numbers_is_refused(front, tmp_path, name, harm):
+    path = tmp_path / "front.npz"
+    front.save(path)
+    with np.load(path) as stored:
+        arrays = {**stored, name: harm(stored[name])}
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match="is not the front of a run"):
+        FilterFront.load(path, front.objectives, front.cost_column)
+
+
+@pytest.mark.parametrize(
+    "change", [{"flops": 0}, {"flops": 10**400}, {"latency": float("nan")}, {"role": "heavy"}]
+)
+def test_scores_that_no_table_can_show_are_refused(scores, tmp_path, change):
+    path = tmp_path / "scores.json"
+    write_scores(path, scores)
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps([{**stored[0], **change}, *stored[1:]]), encoding="utf-8")
+    with pytest.raises(InputError, match="damaged"):
+        read_scores(path)
+    path.write_text(json.dumps(stored[:1]), encoding="utf-8")
+    with pytest.raises(InputError, match="damaged"):
+        read_scores(path)
+
+
+def test_a_search_that_took_for_ever_took_nothing(tmp_path):
+    path = tmp_path / "search.json"
+    for text in ('{"evaluations": 1e999, "seconds": 1}', '{"evaluations": 1, "seconds": NaN}'):
+        path.write_text(text, encoding="utf-8")
+        assert SearchCost.load(path) == SearchCost()
