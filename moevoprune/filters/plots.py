@@ -72,7 +72,7 @@ def plot_filter_fronts(results: Sequence[PruningResult]) -> Axes:
         list(handles.values()),
         list(handles),
         loc="outside upper left",
-        ncols=min(len(handles), 4 * columns),
+        ncols=min(len(handles), 3 * columns),
         frameon=False,
         fontsize=SMALL,
         **TIGHT_LEGEND,
