@@ -12,9 +12,8 @@ from torch.nn import functional
 from moevoprune.device import single_threaded
 from moevoprune.filters.graph import FilterGraph, Trace
 
-__all__ = ["magnitude", "taylor", "top_filters"]
+__all__ = ["magnitude", "taylor"]
 
-Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 
@@ -77,23 +76,3 @@ def _of_groups(traced: Trace, importance: tp.importance.Importance) -> Values:
     with torch.no_grad():
         scores = [importance(group) for group in traced.groups]
     return torch.cat(scores).double().cpu().numpy()
-
-
-def top_filters(graph: FilterGraph, scores: Values, count: int) -> Bits:
-    """Mask of the filters with the highest scores, and of each layer's best one.
-
-    Parameters
-    ----------
-    graph
-        The filters.
-    scores
-        Larger is more important, shape (n_bits,).
-    count
-        Filters to keep; more where there are more layers.
-    """
-    mask = np.zeros(graph.n_bits, np.bool_)
-    mask[np.argsort(-scores, kind="stable")[:count]] = True
-    for layer in graph.layers:
-        if not mask[layer.bits].any():
-            mask[layer.bits.start + int(np.argmax(scores[layer.bits]))] = True
-    return mask

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from moevoprune.filters.graph import FilterGraph
-from moevoprune.filters.importance import magnitude, taylor, top_filters
+from moevoprune.filters.importance import magnitude, taylor
 
 
 @pytest.fixture
@@ -98,11 +98,3 @@ def test_a_filter_without_effect_is_worth_nothing(plain, graph, random_images):
     found = taylor(graph, plain, random_images(6, 1, 8, 8), torch.arange(6) % 3)
     assert found[1] == 0
     assert (np.delete(found, 1) > 0).all()
-
-
-def test_top_filters_keep_each_layers_best(graph):
-    scores = np.array([1, 5, 2, 3, 10, 11, 12, 13, 14], np.float64)
-    assert np.flatnonzero(top_filters(graph, scores, 3)).tolist() == [1, 6, 7, 8]
-    assert np.flatnonzero(top_filters(graph, scores, 6)).tolist() == [1, 4, 5, 6, 7, 8]
-    assert np.flatnonzero(top_filters(graph, scores, 0)).tolist() == [1, 8]
-    assert top_filters(graph, scores, 9).all()
