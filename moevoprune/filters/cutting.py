@@ -96,8 +96,10 @@ def check_cutting(graph: FilterGraph, network: nn.Module) -> nn.Module:
     Raises
     ------
     InputError
-        They do not; the message names the first convolution whose filters cannot be cut.
+        They do not; the message names the first convolution whose filters cannot be cut. Or the network's outputs
+        are not finite.
     """
+    _check_finite(graph, network)
     mask = trial_mask(graph)
     smaller, problem = _attempt(graph, network, mask)
     if smaller is not None:
@@ -160,6 +162,16 @@ def _attempt(graph: FilterGraph, network: nn.Module, mask: Bits) -> tuple[nn.Mod
     if not difference <= GATE_TOLERANCE:
         return None, f"without some of them its outputs differ by {difference:.2g} from those with gates shut"
     return smaller, ""
+
+
+def _check_finite(graph: FilterGraph, network: nn.Module) -> None:
+    with torch.no_grad():
+        outputs = copy.deepcopy(network).eval()(_random_like(graph.example, next(network.parameters()).device))
+    if not bool(outputs.isfinite().all()):
+        raise InputError(
+            "this network's outputs are not finite: its weights, or the running variances of its batch norms, are "
+            "damaged: train it again, or give other weights"
+        )
 
 
 def _random_like(example: Tensor, device: torch.device) -> Tensor:

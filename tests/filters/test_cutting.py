@@ -347,3 +347,11 @@ def test_differences_are_found(small_resnet, random_images):
     smaller.linear.bias.data[0] += 0.25
     found = gate_difference(graph, small_resnet, smaller, mask, images)
     assert found == pytest.approx(0.25 / float(expected.abs().max()), rel=1e-3)
+
+
+def test_damaged_weights_are_not_taken_for_a_fault_of_the_graph(seeded):
+    network = seeded(lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)))
+    graph = FilterGraph(network, torch.zeros(1, 1, 8, 8))
+    network[1].running_var[2] = -1.0
+    with pytest.raises(InputError, match="outputs are not finite"):
+        check_cutting(graph, network)
