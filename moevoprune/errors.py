@@ -5,13 +5,23 @@ from __future__ import annotations
 import difflib
 import operator
 import unicodedata
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, SupportsIndex, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
-__all__ = ["InputError", "describe_validation_error", "nearest", "printable", "whole_number", "words_of"]
+__all__ = [
+    "InputError",
+    "describe_validation_error",
+    "nearest",
+    "preset_of",
+    "printable",
+    "whole_number",
+    "words_of",
+]
+
+_Settings = TypeVar("_Settings", bound="BaseModel")
 
 
 class InputError(ValueError):
@@ -80,6 +90,46 @@ def describe_validation_error(
         return f"{where}: {path} = {given} is not valid: it is a section, write [{path}]"
     message = first["msg"].removeprefix("Input should be ").replace("a valid tuple", "a list")
     return f"{where}: {path} = {given} is not valid: should be {message}"
+
+
+def preset_of(
+    settings: type[_Settings],
+    presets: Mapping[str, Mapping[str, Any]],
+    kind: str,
+    name: str,
+    changes: Mapping[str, Any],
+) -> _Settings:
+    """Build the settings of a preset, with some of them changed.
+
+    Parameters
+    ----------
+    settings
+        The class of the settings.
+    presets
+        What differs from the defaults, by the preset's name.
+    kind
+        What the settings are about, for messages.
+    name
+        A key of ``presets``.
+    changes
+        What differs from the preset.
+
+    Raises
+    ------
+    InputError
+        The preset or a setting is unknown, or a value is out of range.
+    """
+    from pydantic import ValidationError
+
+    if name not in presets:
+        raise InputError(
+            f"unknown {kind} preset {name!r}{nearest(name, presets)}: use one of {', '.join(sorted(presets))}"
+        )
+    try:
+        return settings(**{**presets[name], **changes})
+    except ValidationError as error:
+        described = describe_validation_error(error, f"{kind} settings", lambda _: settings.model_fields)
+        raise InputError(described) from None
 
 
 def printable(text: str) -> str:

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from moevoprune.filters.cutting import check_cutting, cut, trial_mask
-from moevoprune.filters.graph import Call, FilterGraph
+from moevoprune.filters.graph import Call, FilterGraph, is_depthwise
 
 __all__ = ["NetworkCosts", "count"]
 
@@ -83,6 +83,9 @@ class NetworkCosts:
         self._spread = np.zeros((graph.n_bits, len(self._totals)))
         for side, bit in self._readers:
             self._spread[bit, side] += 1
+        whole = np.array(self._totals, np.float64)[None]
+        # what no term knows stays as it is
+        self._fixed = np.array([self.flops, self.parameters]) - self._terms(whole)
         smaller = smaller or check_cutting(graph, network)
         wanted = count(smaller, graph.example)
         self.closed = True
@@ -106,16 +109,12 @@ class NetworkCosts:
             counts = [count(network, self._graph.example) for network in smaller]
             return np.array(counts, np.float64).reshape(-1, 2)
         left = np.array(self._totals) - (~masks).astype(np.float64) @ self._spread
-        whole = self._totals_left(left)
-        return np.stack([whole[0], whole[1]], axis=1)
+        remaining: Values = np.rint(self._fixed + self._terms(left))
+        return remaining
 
-    def _totals_left(self, left: Values) -> tuple[Values, Values]:
-        full = np.array(self._totals, np.float64)[None]
-        sums = []
-        for terms, of_all in ((self._flops_terms, self.flops), (self._parameter_terms, self.parameters)):
-            # what no term knows stays as it is
-            sums.append(of_all - _sum(terms, full) + _sum(terms, left))
-        return np.rint(sums[0]), np.rint(sums[1])
+    def _terms(self, left: Values) -> Values:
+        """FLOPs and parameters that terms know of, shape (n, 2), by the channels left on each side."""
+        return np.stack([_sum(self._flops_terms, left), _sum(self._parameter_terms, left)], axis=1)
 
     def _terms_of_flops(self) -> list[_Term]:
         terms = []
@@ -154,7 +153,7 @@ class NetworkCosts:
     def _ends(self, name: str, module: nn.Module) -> tuple[int, int | None]:
         """Sides of a convolution or linear layer: what it makes, what it reads; None where that is the same."""
         if isinstance(module, _ConvNd):
-            if module.groups == module.in_channels == module.out_channels:
+            if is_depthwise(module):
                 return self._side(name, "both", module.out_channels), None
             sizes = module.out_channels, module.in_channels
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -92,6 +92,7 @@ def finish(
     *,
     seed: int = 0,
     jobs: int = 1,
+    unreached: Callable[[InputError], None] | None = None,
 ) -> list[FinishedNetwork]:
     """Cut, tune, measure and test the networks that a search chose, and what they are compared with.
 
@@ -121,6 +122,8 @@ def finish(
         Of the batches, at least 0.
     jobs
         Threads that tune networks side by side on a CPU, at least 1; changes nothing but time.
+    unreached
+        Told of baselines that do not get to these FLOPs, which are left out then; None to raise the error.
 
     Returns
     -------
@@ -137,7 +140,7 @@ def finish(
     jobs = whole_number("jobs", jobs, 1, 1024)
     if problem.fitness.device.type != "cpu":
         jobs = 1
-    wanted = _all_masks(problem, masks, baselines or (), baseline_flops)
+    wanted = _all_masks(problem, masks, baselines or (), baseline_flops, unreached)
     keys = pack(np.stack(list(wanted.values())))
     first_roles: dict[bytes, str] = {}
     for role, key in zip(wanted, keys, strict=True):
@@ -165,7 +168,11 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _all_masks(
-    problem: FilterPruningProblem, masks: Mapping[str, Bits], baselines: Sequence[str], flops: float | None
+    problem: FilterPruningProblem,
+    masks: Mapping[str, Bits],
+    baselines: Sequence[str],
+    flops: float | None,
+    unreached: Callable[[InputError], None] | None,
 ) -> dict[str, Bits]:
     """By role, whatever is to be cut and tuned."""
     graph, network = problem.graph, problem.fitness.network
@@ -184,8 +191,14 @@ def _all_masks(
         flops = float(problem.costs(masks[_KNEE][None])[0, 0])
     found = {ORIGINAL_TUNED: np.ones(graph.n_bits, np.bool_), **masks}
     for method in baselines:
-        mask = magnitude_mask(graph, network, problem.costs, method, flops or 0.0)
-        found[METHODS[method].role] = mask
+        try:
+            mask = magnitude_mask(graph, network, problem.costs, method, flops or 0.0)
+        except InputError as error:
+            if unreached is None:
+                raise
+            unreached(error)
+        else:
+            found[METHODS[method].role] = mask
     return found
 
 

@@ -18,7 +18,17 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from moevoprune.errors import InputError, nearest, words_of
 
-__all__ = ["CONVOLUTIONS", "Call", "FilterGraph", "FilterLayer", "Site", "Trace", "own_pruners", "prunes_itself"]
+__all__ = [
+    "CONVOLUTIONS",
+    "Call",
+    "FilterGraph",
+    "FilterLayer",
+    "Site",
+    "Trace",
+    "is_depthwise",
+    "own_pruners",
+    "prunes_itself",
+]
 
 Bits = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
@@ -392,7 +402,7 @@ def _reason_to_keep(graph: Any, group: Any, names: dict[nn.Module, str], keep: t
             return f"{name} hands on the channels of the images"
         if isinstance(module, _ACROSS_CHANNELS):
             return f"{name} looks across channels"
-        if _is_convolution(module) and module.groups > 1 and not _is_depthwise(module):
+        if _is_convolution(module) and module.groups > 1 and not is_depthwise(module):
             return f"{name} is a convolution in groups"
         if node.type == tp.ops.OPTYPE.OUTPUT or (makes and not node.outputs):
             return "its channels are the network's outputs"
@@ -403,7 +413,8 @@ def _is_convolution(module: nn.Module) -> bool:
     return isinstance(module, CONVOLUTIONS)
 
 
-def _is_depthwise(module: Any) -> bool:
+def is_depthwise(module: Any) -> bool:
+    """Whether a convolution makes each channel of the one channel with the same number."""
     return bool(module.groups == module.in_channels == module.out_channels)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from moevoprune.device import resolve_device
 from moevoprune.errors import InputError
 from moevoprune.files import atomic_path, write_text
-from moevoprune.filters.baselines import METHODS, magnitude_mask
+from moevoprune.filters.baselines import METHODS
 from moevoprune.filters.finishing import finish, weights_of
 from moevoprune.filters.images import LabelledImages, Normalisation, to_tensor
 from moevoprune.filters.networks import build_network, load_weights
@@ -233,10 +233,12 @@ class NetworkPruning:
             problem,
             {role: front.masks[member] for role, member in zip(CHOSEN, front.choices, strict=True)},
             settings.final_tuning,
-            self._baselines(front, problem) if settings.baselines else (),
+            tuple(METHODS) if settings.baselines else (),
             distil=settings.distil,
             seed=self.seed,
             jobs=self.jobs,
+            # the knee of a small network can have fewer FLOPs than they get to
+            unreached=lambda error: self.say(f"{self.label}: left out: {error}"),
         )
         for network in finished:
             if network.role in CHOSEN:
@@ -247,24 +249,6 @@ class NetworkPruning:
         # last, as it says that all of it is there
         write_scores(folder / _SCORES, scores)
         return scores
-
-    def _baselines(self, front: FilterFront, problem: FilterPruningProblem) -> list[str]:
-        """Those that get to the FLOPs of the knee, which can be too few for small networks."""
-        reaching = []
-        for method in METHODS:
-            try:
-                magnitude_mask(
-                    problem.graph,
-                    problem.fitness.network,
-                    problem.costs,
-                    method,
-                    float(front.costs[front.choices.knee, 0]),
-                )
-            except InputError as error:
-                self.say(f"{self.label}: left out: {error}")
-            else:
-                reaching.append(method)
-        return reaching
 
 
 def _save_weights(network: nn.Module, path: Path) -> None:

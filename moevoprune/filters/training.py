@@ -9,13 +9,13 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from moevoprune.device import single_threaded
-from moevoprune.errors import InputError, describe_validation_error, nearest
+from moevoprune.errors import InputError, preset_of
 
 __all__ = ["TUNING_PRESETS", "TuningSettings", "predict", "recalibrate", "tune"]
 
@@ -100,17 +100,7 @@ class TuningSettings(BaseModel):
         InputError
             The preset or a setting is unknown, or a value is out of range.
         """
-        if name not in TUNING_PRESETS:
-            raise InputError(
-                f"unknown tuning preset {name!r}{nearest(name, TUNING_PRESETS)}:"
-                f" use one of {', '.join(sorted(TUNING_PRESETS))}"
-            )
-        try:
-            return cls(**{**TUNING_PRESETS[name], **changes})
-        except ValidationError as error:
-            raise InputError(
-                describe_validation_error(error, "tuning settings", lambda _: cls.model_fields)
-            ) from None
+        return preset_of(cls, TUNING_PRESETS, "tuning", name, changes)
 
 
 def tune(

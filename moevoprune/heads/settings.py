@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from moevoprune.errors import InputError, describe_validation_error, nearest
+from moevoprune.errors import preset_of
 
 __all__ = ["PRESETS", "HeadSettings"]
 
@@ -134,16 +134,7 @@ class HeadSettings(BaseModel):
         InputError
             The preset or a setting is unknown, or a value is out of range.
         """
-        if name not in PRESETS:
-            raise InputError(
-                f"unknown head preset {name!r}{nearest(name, PRESETS)}: use one of {', '.join(sorted(PRESETS))}"
-            )
-        try:
-            return cls(**{**PRESETS[name], **changes})
-        except ValidationError as error:
-            raise InputError(
-                describe_validation_error(error, "head settings", lambda _: cls.model_fields)
-            ) from None
+        return preset_of(cls, PRESETS, "head", name, changes)
 
     def learning_rates(self, steps_per_epoch: int) -> list[float]:
         """Step sizes of all steps of all epochs, in order."""

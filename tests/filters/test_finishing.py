@@ -174,6 +174,15 @@ def test_refuses_bad_input(problem, masks):
         finish(problem, masks, SETTINGS, ["l1"])
 
 
+def test_baselines_that_do_not_get_to_so_few_flops(problem, masks):
+    settings, knee, told = TuningSettings(epochs=0), {"knee": masks["knee"]}, []
+    with pytest.raises(InputError, match="uniform_l1 does not get to 10 FLOPs"):
+        finish(problem, knee, settings, tuple(METHODS), 10.0)
+    finished = finish(problem, knee, settings, tuple(METHODS), 10.0, unreached=told.append)
+    assert [one.role for one in finished] == ["original", "original, tuned", "knee"]
+    assert [str(error).split()[0] for error in told] == list(METHODS)
+
+
 def test_surgery_that_differs_from_the_gates_is_refused(problem, masks, monkeypatch):
     def wrong(graph, network, mask):
         smaller = cut(graph, network, mask)
