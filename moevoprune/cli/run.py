@@ -8,6 +8,7 @@ import platform
 import time
 from argparse import Namespace
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,28 @@ from moevoprune.fronts.run_folder import (
 from moevoprune.search.loop import SearchResult, check_journal, run_search
 from moevoprune.search.problem import PruningProblem
 
-__all__ = ["add_member_maps", "check_text", "is_finished", "run", "run_problem", "search_options"]
+__all__ = ["Extras", "add_member_maps", "check_text", "is_finished", "run", "run_problem", "search_options"]
 
 _FILES = (SETTINGS, JOURNAL, RECORD, REPORT, FRONT_CSV, FRONT, HEADS, PREDICTIONS)
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a run folder gets besides settings, journal, front and record.
+
+    Attributes
+    ----------
+    baselines
+        Whether quick baselines are set beside the front.
+    pages
+        Whether there are figures, a study of ensembles and a report.
+    maps
+        Whether the report has heat maps over images; :func:`add_member_maps` draws them later.
+    """
+
+    baselines: bool = True
+    pages: bool = True
+    maps: bool = True
 
 
 def run(arguments: Namespace) -> int:
@@ -70,7 +90,7 @@ def run(arguments: Namespace) -> int:
     with problem:
         if out is None:
             out = free_folder(Path("runs"), f"{Path(config.data.source).stem}-seed{config.seed}")
-        return run_problem(config, problem, out, arguments.resume, say, not arguments.no_baselines)
+        return run_problem(config, problem, out, arguments.resume, say, Extras(not arguments.no_baselines))
 
 
 def run_problem(
@@ -79,8 +99,7 @@ def run_problem(
     out: Path,
     resume: bool,
     say: Voice,
-    baselines: bool,
-    maps: bool = True,
+    extras: Extras,
 ) -> int:
     """Search a problem, and write or complete its run folder.
 
@@ -94,10 +113,8 @@ def run_problem(
         Whether to go on with what the folder holds.
     say
         Told what happens.
-    baselines
-        Whether quick baselines are set beside the front.
-    maps
-        Whether heat maps are drawn over images; :func:`add_member_maps` does that later.
+    extras
+        What the folder gets besides the front.
 
     Returns
     -------
@@ -135,7 +152,7 @@ def run_problem(
         say("interrupted: writing the front found so far (Ctrl-C again to leave that out)")
     go_on = f"to go on: moevoprune run --out {out} --resume"
     try:
-        front = _write_results(out, config, problem, result, started, say, baselines, maps)
+        front = _write_results(out, config, problem, result, started, say, extras)
     except KeyboardInterrupt:
         say(f"interrupted: the search is in the journal; {go_on}")
         return INTERRUPTED
@@ -154,14 +171,14 @@ def _write_results(
     result: SearchResult,
     started: float,
     say: Voice,
-    baselines: bool,
-    maps: bool,
+    extras: Extras,
 ) -> Front:
     say(f"retraining the members ({len(result.masks)}) on all training rows and scoring them on the test rows")
     front = declare_front(problem, result)
     _remove_outdated(out, front)
     front.save(out)
-    save_figures(front, out / FIGURES)
+    if extras.pages:
+        save_figures(front, out / FIGURES)
     seconds = time.monotonic() - started
     write_text(out / RECORD, _record(config, problem, result, front, seconds))
     say("")
@@ -179,15 +196,17 @@ def _write_results(
         say("the unpruned head has diverged: a lower head.learning_rate helps, e.g. --set learning_rate=0.01")
     if problem.n_diverged:
         say(f"{problem.n_diverged} diverged masks were scored worst: a lower head.learning_rate helps")
-    if baselines and len(front) and not result.interrupted:
+    if extras.baselines and len(front) and not result.interrupted:
         # after the rest is written: the front does not depend on it
         say("\nsetting quick baselines beside it (--no-baselines leaves that out)")
         compared = standing(front, problem)
         write_text(out / RECORD, _record(config, problem, result, front, seconds, compared))
         say(str(compared))
+    if not extras.pages:
+        return front
     if len(front) and not result.interrupted:
         _study_ensembles(out, config, problem, front, say)
-        if maps:
+        if extras.maps:
             _draw_maps(out, config, front, say)
     report = write_report([out], out / REPORT)
     say(f"\nthe whole front: moevoprune show {out}   a page about it all: {report}")
@@ -291,9 +310,10 @@ def _check_free(out: Path) -> None:
         raise InputError(f"{out}: holds another run: add --resume to continue it, or choose another --out folder")
 
 
-def is_finished(out: Path) -> bool:
-    """Whether a folder holds a run that came to its end."""
-    return exists(out / REPORT) and entry(read_record(out), "interrupted") is False
+def is_finished(out: Path, pages: bool = True) -> bool:
+    """Whether a folder holds a run that came to its end, with or without what :class:`Extras` calls pages."""
+    last = REPORT if pages else FRONT
+    return exists(out / last) and entry(read_record(out), "interrupted") is False
 
 
 def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: bool) -> bool:

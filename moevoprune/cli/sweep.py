@@ -11,19 +11,20 @@ import statistics
 from argparse import ArgumentParser, Namespace
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moevoprune.cli.options import add_engine_options, add_image_options, add_search_options
-from moevoprune.errors import InputError, printable, whole_number, words_of
-from moevoprune.fronts.run_folder import RECORD, entry, number_at, read_record
+from moevoprune.errors import InputError, printable, whole_number
+from moevoprune.fronts.run_folder import RECORD, number_at, read_record
 from moevoprune.fronts.tables import aligned, csv_text
 from moevoprune.fronts.wording import bare
 
 if TYPE_CHECKING:
     from moevoprune.cli.building import Voice
-    from moevoprune.cli.config import RunConfig
+    from moevoprune.cli.run import Extras
+    from moevoprune.cli.sweeping import Problem, SweepRun
     from moevoprune.features import FeatureSet
 
 __all__ = ["DESCRIPTION", "HELP", "add_arguments", "sweep"]
@@ -43,32 +44,6 @@ _EXPLAINED = (
     "hypervolume: of all objectives on validation; dense test: the unpruned head on the test rows; best test: the "
     "member that is best on validation, on the test rows"
 )
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One run of a sweep: a problem, by its resolved settings, with a seed."""
-
-    name: str
-    config: RunConfig
-    out: Path
-    sha256: str
-    size: int
-
-    @property
-    def seed(self) -> int:
-        return self.config.seed
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """A problem of a sweep: its name, its resolved settings, and what its data are."""
-
-    name: str
-    config: RunConfig
-    features: FeatureSet | None
-    sha256: str
-    size: int
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -100,6 +75,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no-baselines", action="store_true", help="leave out what sets each front beside four quick rankings"
     )
+    parser.add_argument(
+        "--fronts-only",
+        action="store_true",
+        help="write fronts and their records only: no baselines, figures, ensembles and reports",
+    )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     add_image_options(parser)
 
@@ -107,30 +87,22 @@ def add_arguments(parser: ArgumentParser) -> None:
 def sweep(arguments: Namespace) -> int:
     """Carry out ``moevoprune sweep``; returns the exit code."""
     from moevoprune.cli.building import INTERRUPTED, Voice, asked_folder, free_folder
-    from moevoprune.cli.run import is_finished
+    from moevoprune.cli.run import Extras, is_finished
+    from moevoprune.cli.sweeping import FRONTS_ONLY, check_folders, run_locally
     from moevoprune.files import write_text
 
     say = Voice(arguments.quiet)
     seeds = _seeds(arguments.seeds)
     out = asked_folder(arguments, "sweep")
     on_ray = _check_engine(arguments)
-    problems = _problems(arguments, on_ray, None if arguments.quiet else say)
+    extras = FRONTS_ONLY if arguments.fronts_only else Extras(not arguments.no_baselines)
+    problems = _problems(arguments, None if arguments.quiet else say)
     if out is None:
         out = free_folder(Path("sweeps"), "-".join(problem.name for problem in problems[:3])[:100])
-    runs = [
-        _Run(
-            problem.name,
-            problem.config.model_copy(update={"seed": seed}),
-            out / f"{problem.name}-seed{seed}",
-            problem.sha256,
-            problem.size,
-        )
-        for problem in problems
-        for seed in seeds
-    ]
-    _check_folders(runs, arguments.resume)
+    runs = [problem.of_seed(seed, out) for problem in problems for seed in seeds]
+    check_folders(runs, arguments.resume)
     # a long run that starts last leaves the other cores idle at the end
-    todo = sorted((run for run in runs if not is_finished(run.out)), key=lambda run: -run.size)
+    todo = sorted((run for run in runs if not is_finished(run.out, extras.pages)), key=lambda run: -run.size)
     jobs = _jobs(arguments.jobs, todo)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -144,9 +116,9 @@ def sweep(arguments: Namespace) -> int:
     done = len(runs) - len(todo)
     try:
         if on_ray:
-            results = _run_on_ray(todo, problems, arguments)
+            results = _run_on_ray(todo, problems, arguments.address, extras)
         else:
-            results = _run_locally(todo, jobs, not arguments.no_baselines)
+            results = run_locally(todo, jobs, extras)
         with closing(results):
             for run, why in results:
                 done += 1
@@ -154,7 +126,8 @@ def sweep(arguments: Namespace) -> int:
                     failed[run.out] = why
                 say(printable(f"{run.name} seed {run.seed}: {why or _brief(run)}   ({done}/{len(runs)})"))
     except KeyboardInterrupt:
-        say(f"interrupted: {sum(is_finished(run.out) for run in runs)} of {len(runs)} runs are finished; {go_on}")
+        finished = sum(is_finished(run.out, extras.pages) for run in runs)
+        say(f"interrupted: {finished} of {len(runs)} runs are finished; {go_on}")
         return INTERRUPTED
     lines = _lines([run for run in runs if run.out not in failed])
     write_text(out / TABLE, _csv(lines))
@@ -209,12 +182,12 @@ def _check_engine(arguments: Namespace) -> bool:
     return True
 
 
-def _problems(arguments: Namespace, keep_features: bool, say: Voice | None) -> list[_Problem]:
+def _problems(arguments: Namespace, say: Voice | None) -> list[Problem]:
     """Load every problem once: what cannot be used is said before anything is written."""
-    from moevoprune.cli.building import alone, build_problem, configure, read_problem
     from moevoprune.cli.config import set_value
     from moevoprune.cli.processes import free_name
-    from moevoprune.cli.run import check_text, search_options
+    from moevoprune.cli.run import search_options
+    from moevoprune.cli.sweeping import resolve
 
     for assignment in arguments.set or []:
         key = set_value({}, assignment)
@@ -223,61 +196,17 @@ def _problems(arguments: Namespace, keep_features: bool, say: Voice | None) -> l
             instead = "--jobs"
         if instead:
             raise InputError(f"--set {assignment}: a sweep does not take {key}; use {instead}")
-    names: list[str] = []
-    problems = []
+    problems: list[Problem] = []
     for source in arguments.problem:
-        where, raw = read_problem(source)
-        names.append(free_name(source, {name.casefold() for name in names}))
-        asked = configure(raw, where, search_options(arguments), arguments.set or [])
-        check_text(asked)
-        config, problem = build_problem(alone(asked), say=say)
-        features = problem.features
-        # of one machine with all its cores, where somebody continues a run by itself
-        config = config.model_copy(update={"compute": config.compute.model_copy(update={"jobs": None})})
-        problems.append(
-            _Problem(
-                names[-1],
-                config,
-                features if keep_features else None,
-                features.content_hash,
-                features.n_train * features.n_features,
-            )
-        )
+        name = free_name(source, {problem.name.casefold() for problem in problems})
+        problems.append(resolve(name, source, search_options(arguments), arguments.set or [], say))
     return problems
 
 
-def _check_folders(runs: Sequence[_Run], resume: bool) -> None:
-    """Refuse folders that hold something else than these runs."""
-    from moevoprune.cli.config import changed_settings, exists, parse_config, read_toml
-    from moevoprune.fronts.run_folder import SETTINGS
+def _jobs(asked: int | None, runs: Sequence[SweepRun]) -> int:
+    from moevoprune.cli.sweeping import usable_jobs
 
-    for run in runs:
-        if not exists(run.out / SETTINGS):
-            continue
-        if not resume:
-            raise InputError(
-                f"{run.out}: holds another run: add --resume to continue, or choose another --out folder"
-            )
-        path = run.out / SETTINGS
-        changes = changed_settings(parse_config(read_toml(path), str(path)), run.config)
-        data = entry(read_record(run.out), "data", "sha256")
-        if data is not None and data != run.sha256:
-            changes.append("the data have changed")
-        if changes:
-            raise InputError(
-                f"{run.out}: cannot resume, settings changed ({'; '.join(changes[:3])}): give the same settings, "
-                "or choose another --out folder"
-            )
-
-
-def _jobs(asked: int | None, runs: Sequence[_Run]) -> int:
-    from moevoprune.device import usable_cores
-
-    if asked is not None:
-        return min(whole_number("--jobs", asked, 1, 1024), max(len(runs), 1))
-    if any(run.config.compute.device.startswith("cuda") for run in runs):
-        return 1
-    return max(1, min(usable_cores(), len(runs)))
+    return usable_jobs(None if asked is None else whole_number("--jobs", asked, 1, 1024), runs)
 
 
 def _command(arguments: Namespace, out: Path) -> str:
@@ -301,83 +230,25 @@ def _command(arguments: Namespace, out: Path) -> str:
             words += [f"--{name}", str(value)]
     for assignment in arguments.set or []:
         words += ["--set", assignment]
-    if arguments.no_baselines:
-        words.append("--no-baselines")
+    for flag in ("no_baselines", "fronts_only"):
+        if getattr(arguments, flag):
+            words.append(f"--{flag.replace('_', '-')}")
     # options on images are many: who has typed them has them still
     return shlex.join([*words, "--resume"])
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A run as a process of its own gets it."""
-
-    run: _Run
-    baselines: bool
-
-
-def _run_locally(
-    runs: Sequence[_Run], jobs: int, baselines: bool
-) -> Generator[tuple[_Run, str | None], None, None]:
-    """Run what is to be run; where a process ends unexpectedly, the others' runs are taken up again one by one."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    from moevoprune.cli.processes import run_in_processes, run_tasks
-
-    waiting = {run.out: _Task(run, baselines) for run in runs}
-    run_all = run_tasks
-    while waiting:
-        try:
-            with closing(run_all(_carry_out, list(waiting.values()), jobs)) as results:
-                for task, error in results:
-                    del waiting[task.run.out]
-                    yield task.run, error
-        except BrokenProcessPool:
-            if run_all is run_in_processes:
-                # the first was the one under way
-                task = waiting.pop(next(iter(waiting)))
-                yield task.run, "its process ended unexpectedly (not enough memory?)"
-            run_all, jobs = run_in_processes, 1
-
-
-def _carry_out(task: _Task) -> str | None:
-    """Carry out a run; returns why it failed, None where it did not."""
-    from moevoprune.cli.processes import features_of
-
-    try:
-        features = features_of(task.run.config, task.run.sha256)
-        return _search(task.run.config, features, task.run.out, task.baselines, maps=True)
-    except Exception as error:
-        # whatever it is: the other runs have nothing to do with it
-        return _words(error)
-
-
-def _search(config: RunConfig, features: FeatureSet, out: Path, baselines: bool, maps: bool) -> str | None:
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    from moevoprune.cli.building import INTERRUPTED, Voice, alone, build_problem
-    from moevoprune.cli.run import run_problem
-
-    # one thread, as in the trainer: results must not depend on the threads, nor seconds on the other runs
-    with threadpool_limits(1):
-        _, problem = build_problem(alone(config), features)
-        with problem:
-            code = run_problem(config, problem, out, True, Voice(quiet=True), baselines, maps)
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
-    return None
-
-
 def _run_on_ray(
-    runs: Sequence[_Run], problems: Sequence[_Problem], arguments: Namespace
-) -> Generator[tuple[_Run, str | None], None, None]:
+    runs: Sequence[SweepRun], problems: Sequence[Problem], address: str | None, extras: Extras
+) -> Generator[tuple[SweepRun, str | None], None, None]:
     """Send whole runs to a Ray; their folders come back as bytes, so that no folder need be shared."""
     from moevoprune.cli.run import add_member_maps
+    from moevoprune.cli.sweeping import why_of
     from moevoprune.search.ray_engine import connect, disconnect
 
     if not runs:
         return
-    ray = connect(arguments.address)
-    waiting: dict[Any, _Run] = {}
+    ray = connect(address)
+    waiting: dict[Any, SweepRun] = {}
     try:
         features = {problem.name: ray.put(problem.features) for problem in problems}
         on_gpu = runs[0].config.compute.device.startswith("cuda")
@@ -385,7 +256,8 @@ def _run_on_ray(
         for run in runs:
             config = run.config.model_dump_json()
             data, begun = features[run.name], _read_folder(run.out)
-            waiting[remote.remote(config, data, begun, not arguments.no_baselines)] = run
+            # heat maps need the images, which are here
+            waiting[remote.remote(config, data, begun, replace(extras, maps=False))] = run
         while waiting:
             done, _ = ray.wait(list(waiting), num_returns=1, timeout=1.0)
             for reference in done:
@@ -393,10 +265,11 @@ def _run_on_ray(
                 try:
                     error, files = ray.get(reference)
                 except ray.exceptions.RayError as lost:
-                    error, files = _words(lost), {}
+                    error, files = why_of(lost), {}
                 if error is None:
                     _write_folder(run.out, files)
-                    add_member_maps(run.out, run.config)
+                    if extras.maps:
+                        add_member_maps(run.out, run.config)
                 yield run, error
     finally:
         for reference in waiting:
@@ -405,20 +278,21 @@ def _run_on_ray(
 
 
 def _carry_out_elsewhere(
-    settings: str, features: FeatureSet, begun: dict[str, bytes], baselines: bool
+    settings: str, features: FeatureSet, begun: dict[str, bytes], extras: Extras
 ) -> tuple[str | None, dict[str, bytes]]:
     """Carry out a run on a machine of the cluster; returns why it failed, and the files of its folder."""
     from tempfile import TemporaryDirectory
 
     from moevoprune.cli.config import RunConfig
+    from moevoprune.cli.sweeping import search_into, why_of
 
     with TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         try:
             _write_folder(out, begun)
-            error = _search(RunConfig.model_validate_json(settings), features, out, baselines, maps=False)
+            error = search_into(RunConfig.model_validate_json(settings), features, out, extras)
         except Exception as raised:
-            error = _words(raised)
+            error = why_of(raised)
         return error, _read_folder(out)
 
 
@@ -439,11 +313,6 @@ def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
             temporary.write_bytes(files[name])
 
 
-def _words(error: Exception) -> str:
-    said = words_of(error)
-    return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
-
-
 @dataclass(frozen=True)
 class _Line:
     """A line of the table: a run, or the mean or standard deviation of a problem's runs."""
@@ -461,10 +330,8 @@ class _Line:
         return self.members, self.hypervolume, self.dense_test, self.best_test, self.seconds
 
 
-def _line(run: _Run) -> _Line:
-    from moevoprune.fronts.front import Front
-
-    front = Front.load(run.out)
+def _line(run: SweepRun) -> _Line:
+    front = run.front()
     quality = front.test_metric if front.test_metric in front.objectives else front.objectives[0]
     best = float(front.test_scores()[front.best(quality)]) if len(front) else math.nan
     seconds = number_at(read_record(run.out), "seconds")
@@ -479,7 +346,7 @@ def _line(run: _Run) -> _Line:
     )
 
 
-def _lines(runs: Sequence[_Run]) -> list[_Line]:
+def _lines(runs: Sequence[SweepRun]) -> list[_Line]:
     """Lines of finished runs, those of each problem with their mean and standard deviation."""
     lines = []
     for name in dict.fromkeys(run.name for run in runs):
@@ -498,7 +365,7 @@ def _cells(line: _Line) -> list[str]:
     return [line.problem, line.seed, members, *scores, f"{line.seconds:.1f}"]
 
 
-def _brief(run: _Run) -> str:
+def _brief(run: SweepRun) -> str:
     line = _line(run)
     return f"{line.members:.0f} members, hypervolume {bare(f'{line.hypervolume:.4f}')}, {line.seconds:.0f} s"
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from moevoprune import Front
+from moevoprune import Front, InputError
 from moevoprune.cli import run as run_module
-from moevoprune.cli import sweep as module
+from moevoprune.cli import sweeping as module
 from moevoprune.cli.main import main
 from moevoprune.fronts.plots import style
 
@@ -118,14 +118,14 @@ def test_resume_runs_what_is_missing(problems, tmp_path, capsys, monkeypatch):
 
 def test_a_run_that_fails_stops_no_other(problems, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    search = module._search
+    search = module.search_into
 
     def failing(config, *rest, **named):
         if config.seed == 1:
             raise ZeroDivisionError("by chance")
         return search(config, *rest, **named)
 
-    monkeypatch.setattr(module, "_search", failing)
+    monkeypatch.setattr(module, "search_into", failing)
     arguments = [problems[0], "--seeds", "2", "--out", out, *QUICK, "--jobs", 1]
     assert sweep(*arguments) == 1
     said = capsys.readouterr().out
@@ -143,8 +143,8 @@ def _die_with_seed_1(task):
 def test_a_process_that_is_killed_takes_no_other_run_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_carry_out", _die_with_seed_1)
 
-    runs = [module._Run("a", SimpleNamespace(seed=seed), tmp_path / str(seed), "", 1) for seed in (1, 2, 3)]
-    outcomes = {run.seed: why for run, why in module._run_locally(runs, 2, False)}
+    runs = [module.SweepRun("a", SimpleNamespace(seed=seed), tmp_path / str(seed), "", 1) for seed in (1, 2, 3)]
+    outcomes = {run.seed: why for run, why in module.run_locally(runs, 2, module.FRONTS_ONLY)}
     assert outcomes[2] == "seed 2 was reached"
     assert outcomes[3] == "seed 3 was reached"
     assert "ended unexpectedly" in outcomes[1]
@@ -171,3 +171,49 @@ def test_bad_options_are_one_line_and_write_nothing(problems, tmp_path, capsys, 
     monkeypatch.chdir(tmp_path)
     assert word in error_of(capsys, problems[0], *arguments)
     assert not (tmp_path / "sweeps").exists()
+
+
+def test_variants_go_into_folders_of_their_own_and_go_on(problems, tmp_path):
+    settings = {"search.pop": 4, "search.gens": 2, "problem.cv": 3, "head.epochs": 2, "head.hidden": [8]}
+    wanted = [
+        module.WantedRun(problems[0], seed, variant, {**settings, "search.algorithm": variant})
+        for variant in ("nsga2", "guided")
+        for seed in (1, 2)
+    ]
+    said = []
+    runs = module.run_wanted(wanted, tmp_path / "out", jobs=1, say=said.append)
+    assert [run.out for run in runs] == [
+        tmp_path / "out" / variant / f"small-seed{seed}" for variant in ("nsga2", "guided") for seed in (1, 2)
+    ]
+    assert said[-1].endswith("(4/4)")
+    assert not list((tmp_path / "out").rglob("*.png"))
+    assert not list((tmp_path / "out").rglob("report.html"))
+    arguments = ["--pop", "4", "--gens", "2", "--cv", "3", "--set", "epochs=2", "--set", "hidden=[8]"]
+    arguments += ["--algorithm", "nsga2", "--quiet"]
+    assert main(["run", problems[0], "--seed", "2", "--out", str(tmp_path / "one"), *arguments]) == 0
+    for name in SAME:
+        assert (runs[1].out / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
+
+    # the finished ones stay, and another setting is refused
+    before = (runs[0].out / "run.json").stat().st_mtime_ns
+    (runs[3].out / "run.json").unlink()
+    said.clear()
+    module.run_wanted(wanted, tmp_path / "out", jobs=1, say=said.append)
+    assert said == ["guided, small, seed 2: finished   (4/4)"]
+    assert (runs[0].out / "run.json").stat().st_mtime_ns == before
+    changed = module.WantedRun(problems[0], 1, "nsga2", {**wanted[0].settings, "head.epochs": 3})
+    with pytest.raises(InputError, match=r"head\.epochs: 2 → 3"):
+        module.run_wanted([changed], tmp_path / "out", jobs=1)
+
+
+def test_fronts_only_leaves_the_pages_out(problems, tmp_path):
+    out = tmp_path / "out"
+    assert sweep(problems[0], "--seeds", "1,", "--out", out, *QUICK, "--fronts-only", "--jobs", 1) == 0
+    files = {path.name for path in (out / "small-seed1").iterdir()}
+    assert files == {*SAME, "run.json"}
+    record = (out / "small-seed1" / "run.json").read_bytes()
+    assert sweep(problems[0], "--seeds", "1,", "--out", out, *QUICK, "--fronts-only", "--resume") == 0
+    assert (out / "small-seed1" / "run.json").read_bytes() == record
+    # who wants the pages after all gets them
+    assert sweep(problems[0], "--seeds", "1,", "--out", out, *QUICK, "--resume", "--jobs", 1) == 0
+    assert (out / "small-seed1" / "report.html").exists()
