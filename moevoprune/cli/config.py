@@ -14,7 +14,7 @@ from moevoprune.errors import InputError, describe_validation_error, nearest
 from moevoprune.features.backbone_settings import BackboneSettings
 from moevoprune.features.sources import BUILT_IN
 from moevoprune.heads.settings import PRESETS, HeadSettings
-from moevoprune.search.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_POP_SIZES
+from moevoprune.search.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_POP_SIZES, checked_parts
 from moevoprune.search.loop import default_end
 from moevoprune.search.problem import DEFAULT_ODIN_EPSILON, LARGEST_SEED
 
@@ -104,6 +104,8 @@ class SearchConfig(_Section):
     pop: int | None = Field(default=None, ge=2, le=100_000)
     gens: int | None = Field(default=None, ge=1, le=10_000_000)
     budget: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    # None where nothing is left out: so nothing of it is written either
+    leave_out: tuple[str, ...] | None = None
 
     @field_validator("algorithm")
     @classmethod
@@ -112,17 +114,44 @@ class SearchConfig(_Section):
             raise ValueError(f"unknown algorithm{nearest(value, ALGORITHMS)}: use one of {', '.join(ALGORITHMS)}")
         return value
 
+    @field_validator("leave_out", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            # quotes in a list get lost on the way through a shell
+            value = [name.strip() for name in value.strip("[] ").split(",") if name.strip()]
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("leave_out")
+    @classmethod
+    def _known_parts(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        try:
+            return checked_parts(value or ()) or None
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
     @model_validator(mode="after")
-    def _ends_once(self) -> SearchConfig:
+    def _fit_together(self) -> SearchConfig:
         if self.gens is not None and self.budget is not None:
             raise ValueError("gens and budget both end the search: give one of them")
+        if self.leave_out and self.algorithm != DEFAULT_ALGORITHM:
+            raise ValueError(
+                f"leave_out is about the parts of the algorithm {DEFAULT_ALGORITHM}, not of {self.algorithm}: "
+                "give one of the two alone"
+            )
         return self
 
     def resolved(self) -> dict[str, Any]:
         """All settings, with the defaults of the algorithm where something was left open."""
         gens, budget = default_end(self.algorithm, self.gens, self.budget)
         pop = DEFAULT_POP_SIZES[self.algorithm] if self.pop is None else self.pop
-        return {"algorithm": self.algorithm, "pop": pop, "gens": gens, "budget": budget}
+        return {
+            "algorithm": self.algorithm,
+            "pop": pop,
+            "gens": gens,
+            "budget": budget,
+            "leave_out": self.leave_out,
+        }
 
 
 class ComputeConfig(_Section):

@@ -18,20 +18,21 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--algorithm",
         metavar="NAME",
-        help="guided (default), nsga2 (plain NSGA-II with bit-flip mutation), reference (the published search of "
-        "MO-EvoPruneDeepTL) or deep_pruning_es (DeepPruningES)",
+        help="guided (default), nsga2 (plain NSGA-II with bit-flip mutation); published: reference "
+        "(MO-EvoPruneDeepTL), deep_pruning_es (DeepPruningES), evo_prune_deeptl (EvoPruneDeepTL, quality alone); "
+        "to compare with: nsga3, sms_emoa, age_moea, spea2, random",
     )
     parser.add_argument(
         "--pop",
         type=int,
         metavar="N",
-        help="individuals per generation (default: 40; reference and deep_pruning_es: 30)",
+        help="individuals per generation (default: 40; published ones: 30)",
     )
     parser.add_argument(
         "--gens",
         type=int,
         metavar="N",
-        help="generations (default: 25; deep_pruning_es: 11; reference: 200 evaluations)",
+        help="generations (default: 25; deep_pruning_es: 11; reference, evo_prune_deeptl: 200 evaluations)",
     )
     parser.add_argument(
         "--encoding",

@@ -147,6 +147,7 @@ def run_problem(
         journal=out / JOURNAL,
         resume=resumed,
         progress=lambda generation: say(str(generation)),
+        leave_out=config.search.leave_out or (),
     )
     if result.interrupted:
         say("interrupted: writing the front found so far (Ctrl-C again to leave that out)")

@@ -200,7 +200,8 @@ class NetworkPruning:
         result = run_search(
             problem,
             self.settings.pop,
-            **self.settings.end,
+            n_gen=self.settings.end["n_gen"],
+            budget=self.settings.end["budget"],
             algorithm=algorithm,
             seed=self.seed,
             journal=folder / _JOURNAL,

@@ -1,4 +1,4 @@
-"""The searches that can be asked for by name: guided (the default), plain NSGA-II, and the published ones."""
+"""The searches that can be asked for by name: guided (the default), the published ones, and standard ones."""
 
 from __future__ import annotations
 
@@ -17,9 +17,21 @@ from moevoprune.errors import InputError, nearest
 from moevoprune.search.archive import knee, non_dominated
 from moevoprune.search.bit_problem import BitProblem, Guidance
 from moevoprune.search.deep_pruning_es import PUBLISHED_POP_SIZE, DeepPruningES
+from moevoprune.search.evo_prune_deeptl import PUBLISHED_POP_SIZE as STEADY_STATE_POP_SIZE
+from moevoprune.search.evo_prune_deeptl import EvoPruneDeepTL
 from moevoprune.search.problem import PruningProblem
 from moevoprune.search.sampling import DensitySampling, MaskSampling
 from moevoprune.search.scores import BitScores
+from moevoprune.search.standard_searches import (
+    DEFAULT_POP_SIZE,
+    age_moea,
+    blind_operators,
+    checked_pop_size,
+    nsga3,
+    random_search,
+    sms_emoa,
+    spea2,
+)
 from moevoprune.search.survival import crowding_measure, survival_for
 from moevoprune.search.variation import GuidedMutation, SizeCrossover
 
@@ -27,8 +39,11 @@ __all__ = [
     "ALGORITHMS",
     "DEFAULT_ALGORITHM",
     "DEFAULT_POP_SIZES",
+    "GUIDED_PARTS",
     "GuidedNSGA2",
+    "checked_parts",
     "deep_pruning_es",
+    "evo_prune_deeptl",
     "guided",
     "make_algorithm",
     "nsga2",
@@ -39,7 +54,21 @@ Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 DEFAULT_ALGORITHM = "guided"
-DEFAULT_POP_SIZES = {"guided": 40, "nsga2": 40, "reference": 30, "deep_pruning_es": PUBLISHED_POP_SIZE}
+DEFAULT_POP_SIZES = {
+    "guided": DEFAULT_POP_SIZE,
+    "nsga2": DEFAULT_POP_SIZE,
+    "reference": 30,
+    "deep_pruning_es": PUBLISHED_POP_SIZE,
+    "evo_prune_deeptl": STEADY_STATE_POP_SIZE,
+    "nsga3": DEFAULT_POP_SIZE,
+    "sms_emoa": DEFAULT_POP_SIZE,
+    "age_moea": DEFAULT_POP_SIZE,
+    "spea2": DEFAULT_POP_SIZE,
+    "random": DEFAULT_POP_SIZE,
+}
+
+# what guided has beyond nsga2
+GUIDED_PARTS = ("seeds", "scores", "start", "crossover", "mutation", "survival", "polish")
 
 _SEEDED_SHARE = 0.75
 _POLISHED_SHARE = 0.1
@@ -162,6 +191,7 @@ def guided(
     seeded_share: float = _SEEDED_SHARE,
     learning: float = 0.0,
     polished_share: float = _POLISHED_SHARE,
+    leave_out: Sequence[str] = (),
 ) -> GuidedNSGA2:
     """Build the default search: NSGA-II guided by scores of bits.
 
@@ -187,30 +217,68 @@ def guided(
         Weight of what is learned during the run, see :class:`~moevoprune.search.scores.BitScores`.
     polished_share
         Share of the search that polishes the knee, in [0, 1).
+    leave_out
+        Parts to do without, of :data:`GUIDED_PARTS`, to find out what they are worth; each gives way to what
+        :func:`nsga2` has, which is what remains without all of them:
+
+        - ``"seeds"``: no mask of the start is the guidance's own;
+        - ``"scores"``: mutation and polish take all bits for equal, and the start's other masks are drawn blindly;
+        - ``"start"``: the whole start is drawn blindly;
+        - ``"crossover"``: uniform crossover;
+        - ``"mutation"``: bit-flip mutation;
+        - ``"survival"``: crowding by the problem's own sizes, not their logarithm;
+        - ``"polish"``: the last generations are like the others.
 
     Raises
     ------
     InputError
-        The population is too small, a share is out of range, a ranking is unknown, or there is nothing that could
-        guide.
+        The population is too small, a share is out of range, a ranking or part is unknown, or there is nothing
+        that could guide.
     """
+    without = checked_parts(leave_out)
     pop_size = _checked("guided", pop_size)
     if not 0 <= seeded_share <= 1:
         raise InputError(f"seeded_share = {seeded_share!r}: use a share between 0 and 1")
     if not 0 <= polished_share < 1:
         raise InputError(f"polished_share = {polished_share!r}: use a share from 0 to below 1")
-    guidance = _guidance(problem, round(seeded_share * pop_size), rankings)
-    scores = BitScores(guidance.scores, learning)
+    guidance = _guidance(problem, 0 if "seeds" in without else round(seeded_share * pop_size), rankings)
+    blind = blind_operators(problem)
+    scores = (
+        BitScores(np.zeros(problem.n_var), 0.0) if "scores" in without else BitScores(guidance.scores, learning)
+    )
+    drawn = blind["sampling"] if "scores" in without else guidance.sampling
+    guiding = {
+        "sampling": ("start", MaskSampling(guidance.seeds, drawn)),
+        "crossover": ("crossover", SizeCrossover(scale="log" if problem.log_sizes else "uniform")),
+        "mutation": ("mutation", GuidedMutation(scores)),
+    }
+    operators = {what: blind[what] if part in without else ours for what, (part, ours) in guiding.items()}
     return GuidedNSGA2(
         scores=scores,
         size_column=problem.column(problem.size_objective),
-        polished_share=polished_share,
+        polished_share=0.0 if "polish" in without else polished_share,
         pop_size=pop_size,
-        sampling=MaskSampling(guidance.seeds, guidance.sampling),
-        crossover=SizeCrossover(scale="log" if problem.log_sizes else "uniform"),
-        mutation=GuidedMutation(scores),
-        survival=survival_for(problem),
+        survival=_plain_survival(problem) if "survival" in without else survival_for(problem),
+        **operators,
     )
+
+
+def checked_parts(parts: Sequence[str]) -> tuple[str, ...]:
+    """Parts of the guided search that are to be left out, each once, in the order of :data:`GUIDED_PARTS`.
+
+    Raises
+    ------
+    InputError
+        There is no such part.
+    """
+    parts = (parts,) if isinstance(parts, str) else parts
+    for part in parts:
+        if part not in GUIDED_PARTS:
+            raise InputError(
+                f"leave_out: the guided search has no part {part!r}{nearest(part, GUIDED_PARTS)}: use some of "
+                f"{', '.join(GUIDED_PARTS)}"
+            )
+    return tuple(part for part in GUIDED_PARTS if part in parts)
 
 
 def nsga2(problem: BitProblem, pop_size: int | None = None) -> NSGA2:
@@ -233,12 +301,12 @@ def nsga2(problem: BitProblem, pop_size: int | None = None) -> NSGA2:
         The population is too small to evolve.
     """
     return NSGA2(
-        pop_size=_checked("nsga2", pop_size),
-        sampling=problem.blind_sampling(),
-        crossover=UniformCrossover(),
-        mutation=BitflipMutation(),
-        survival=RankAndCrowding(crowding_func=crowding_measure(problem)),
+        pop_size=_checked("nsga2", pop_size), survival=_plain_survival(problem), **blind_operators(problem)
     )
+
+
+def _plain_survival(problem: BitProblem) -> RankAndCrowding:
+    return RankAndCrowding(crowding_func=crowding_measure(problem))
 
 
 def reference(problem: BitProblem, pop_size: int | None = None) -> NSGA2:
@@ -298,15 +366,45 @@ def deep_pruning_es(problem: BitProblem, pop_size: int | None = None) -> DeepPru
     return DeepPruningES(_checked("deep_pruning_es", pop_size), cost_column=cost, quality_column=quality)
 
 
+def evo_prune_deeptl(problem: BitProblem, pop_size: int | None = None) -> EvoPruneDeepTL:
+    """Build the search of EvoPruneDeepTL (arXiv 2202.03844), see there for what is published and what is ours.
+
+    It looks for the best quality alone, of equals for the fewest active bits. The archive of a run gives a front
+    all the same, and ``front.best("accuracy")`` is the winner: where the share of active bits is an objective too
+    (otherwise the archive holds the first one found of equals).
+
+    Parameters
+    ----------
+    problem
+        What it will search.
+    pop_size
+        Individuals, at least 2; default the published 30.
+
+    Raises
+    ------
+    InputError
+        The population is too small to evolve.
+    """
+    return EvoPruneDeepTL(_checked("evo_prune_deeptl", pop_size), quality_column=problem.quality_column)
+
+
 ALGORITHMS: dict[str, Callable[[BitProblem, int | None], Any]] = {
     "guided": guided,
     "nsga2": nsga2,
     "reference": reference,
     "deep_pruning_es": deep_pruning_es,
+    "evo_prune_deeptl": evo_prune_deeptl,
+    "nsga3": nsga3,
+    "sms_emoa": sms_emoa,
+    "age_moea": age_moea,
+    "spea2": spea2,
+    "random": random_search,
 }
 
 
-def make_algorithm(name: str, problem: BitProblem, pop_size: int | None = None) -> Any:
+def make_algorithm(
+    name: str, problem: BitProblem, pop_size: int | None = None, leave_out: Sequence[str] = ()
+) -> Any:
     """Build a search by name.
 
     Parameters
@@ -317,18 +415,28 @@ def make_algorithm(name: str, problem: BitProblem, pop_size: int | None = None) 
         What it will search.
     pop_size
         Individuals per generation; None for the search's own default.
+    leave_out
+        For ``"guided"`` alone: parts to do without, see :func:`guided`.
 
     Raises
     ------
     InputError
-        The name is unknown, the population is too small, or the search does not suit the problem.
+        The name is unknown, the population is too small, or the search does not suit the problem or has no parts
+        to leave out.
     """
     if name not in ALGORITHMS:
         raise InputError(
             f"unknown algorithm {name!r}{nearest(name, ALGORITHMS)}: use one of {', '.join(ALGORITHMS)}, or an "
             "instance of a pymoo algorithm"
         )
-    return ALGORITHMS[name](problem, pop_size)
+    if not leave_out:
+        return ALGORITHMS[name](problem, pop_size)
+    if name != DEFAULT_ALGORITHM:
+        raise InputError(
+            f"leave_out is about the parts of the algorithm {DEFAULT_ALGORITHM}, not of {name}: give one of the "
+            "two alone"
+        )
+    return guided(problem, pop_size, leave_out=leave_out)
 
 
 def _guidance(problem: BitProblem, n_seeds: int, rankings: Sequence[str] | None) -> Guidance:
@@ -342,8 +450,4 @@ def _guidance(problem: BitProblem, n_seeds: int, rankings: Sequence[str] | None)
 
 
 def _checked(name: str, pop_size: int | None) -> int:
-    if pop_size is None:
-        return DEFAULT_POP_SIZES[name]
-    if pop_size < 2:
-        raise InputError(f"a population of {pop_size} cannot evolve: use at least 2 individuals (--pop)")
-    return pop_size
+    return checked_pop_size(pop_size, DEFAULT_POP_SIZES[name])

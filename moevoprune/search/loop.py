@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,15 @@ from moevoprune.search.algorithms import DEFAULT_ALGORITHM, make_algorithm
 from moevoprune.search.archive import ParetoArchive, hypervolume
 from moevoprune.search.bit_problem import BitProblem
 from moevoprune.search.deep_pruning_es import PUBLISHED_GENERATIONS
+from moevoprune.search.evo_prune_deeptl import PUBLISHED_BUDGET
 from moevoprune.search.fitness import pack
 from moevoprune.search.journal import EvaluationJournal
 
 __all__ = ["Generation", "SearchResult", "check_journal", "default_end", "run_search"]
 
 DEFAULT_N_GEN = 25
-PUBLISHED_BUDGET = 200
+# as published, for both papers' searches
+_PUBLISHED_BUDGETS = {"reference": 200, "evo_prune_deeptl": PUBLISHED_BUDGET}
 
 Bits = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
@@ -178,6 +180,7 @@ def run_search(
     journal: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[Generation], None] | None = None,
+    leave_out: Sequence[str] = (),
 ) -> SearchResult:
     """Run a pymoo algorithm on a problem over bits and keep every non-dominated mask.
 
@@ -188,14 +191,15 @@ def run_search(
     pop_size
         Individuals per generation of a search given by name; None for its own default (40, published ones 30).
     n_gen
-        Generations; default 25 where ``budget`` is not given either (for ``"reference"`` 200 evaluations, for
-        ``"deep_pruning_es"`` 11).
+        Generations; default 25 where ``budget`` is not given either (for ``"reference"`` and
+        ``"evo_prune_deeptl"`` 200 evaluations, for ``"deep_pruning_es"`` 11).
     budget
         Evaluations instead of generations; the generation in which it is reached is finished.
     algorithm
-        ``"guided"``, ``"nsga2"`` (plain), or the published searches ``"reference"`` and ``"deep_pruning_es"``, see
-        :mod:`moevoprune.search.algorithms`; or any pymoo algorithm for binary variables (it is copied). None
-        for ``"guided"``.
+        A name of :data:`moevoprune.search.algorithms.ALGORITHMS`: ``"guided"``, ``"nsga2"`` (plain), the published
+        searches ``"reference"``, ``"deep_pruning_es"`` and ``"evo_prune_deeptl"``, or ``"nsga3"``, ``"sms_emoa"``,
+        ``"age_moea"``, ``"spea2"`` and ``"random"``; or any pymoo algorithm for binary variables (it is copied).
+        None for ``"guided"``.
     seed
         Seed of the algorithm.
     journal
@@ -205,6 +209,8 @@ def run_search(
         masks evaluated already, so that the result is that of an undisturbed run. A missing journal is created.
     progress
         Called after every generation, e.g. with ``print``.
+    leave_out
+        For ``"guided"`` by name: parts to do without, see :func:`moevoprune.search.algorithms.guided`.
 
     Raises
     ------
@@ -222,10 +228,12 @@ def run_search(
         # before the bits are ranked, which takes a while
         check_journal(problem, Path(journal), seed)
     if isinstance(algorithm, Algorithm):
+        if leave_out:
+            raise InputError("leave_out is for a search given by name: leave it out, or build it with guided(...)")
         algorithm = copy.deepcopy(algorithm)
     elif algorithm is None or isinstance(algorithm, str):
         pop_size = None if pop_size is None else whole_number("pop_size", pop_size, 0)
-        algorithm = make_algorithm(algorithm or DEFAULT_ALGORITHM, problem, pop_size)
+        algorithm = make_algorithm(algorithm or DEFAULT_ALGORITHM, problem, pop_size, leave_out)
     else:
         raise InputError(f"algorithm = {algorithm!r}: give the name or an instance of a pymoo algorithm")
     opened = _open_journal(problem, Path(journal), seed, resume) if journal is not None else None
@@ -280,8 +288,8 @@ def default_end(algorithm: Any, n_gen: int | None, budget: int | None) -> tuple[
     """
     if n_gen is not None or budget is not None:
         return n_gen, budget
-    if algorithm == "reference":
-        return None, PUBLISHED_BUDGET
+    if isinstance(algorithm, str) and algorithm in _PUBLISHED_BUDGETS:
+        return None, _PUBLISHED_BUDGETS[algorithm]
     return (PUBLISHED_GENERATIONS if algorithm == "deep_pruning_es" else DEFAULT_N_GEN), None
 
 

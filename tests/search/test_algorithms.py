@@ -9,11 +9,21 @@ from pymoo.operators.mutation.bitflip import BitflipMutation
 
 from moevoprune import DensitySampling, InputError, PruningProblem
 from moevoprune.baselines import rank_bits, top_bits
-from moevoprune.search.algorithms import ALGORITHMS, guided, make_algorithm, reference
+from moevoprune.cli.config import changed_settings, parse_config, set_value, to_toml
+from moevoprune.search.algorithms import (
+    ALGORITHMS,
+    DEFAULT_POP_SIZES,
+    GUIDED_PARTS,
+    guided,
+    make_algorithm,
+    nsga2,
+    reference,
+)
 from moevoprune.search.archive import knee, non_dominated
-from moevoprune.search.loop import run_search
+from moevoprune.search.loop import default_end, run_search
 from moevoprune.search.survival import LogSizeCrowding, survival_for
 from moevoprune.search.trust import trusted_rankings
+from moevoprune.search.variation import GuidedMutation, SizeCrossover
 
 
 @pytest.fixture
@@ -148,3 +158,102 @@ def test_bad_names_and_sizes(make_problem):
         guided(make_problem(), seeded_share=-0.5)
     with pytest.raises(InputError, match="polished_share"):
         guided(make_problem(), polished_share=1.0)
+
+
+def test_every_name_has_its_defaults():
+    assert set(DEFAULT_POP_SIZES) == set(ALGORITHMS)
+    assert default_end("evo_prune_deeptl", None, None) == default_end("reference", None, None) == (None, 200)
+    assert default_end("random", None, None) == (25, None)
+
+
+@pytest.mark.parametrize(
+    "objectives", [["accuracy", "active_neurons"], ["accuracy", "active_neurons", "cka:noise"]]
+)
+def test_without_all_its_parts_guided_is_nsga2(make_problem, objectives):
+    asked = []
+    for algorithm, parts in (("guided", GUIDED_PARTS), ("nsga2", ()), ("guided", ())):
+        problem = make_problem(objectives=objectives)
+        seen = asked_of(problem)
+        run_search(problem, 8, n_gen=12, algorithm=algorithm, seed=3, leave_out=parts)
+        # what guidance tries comes before the search
+        asked.append(np.concatenate(seen[-12:]))
+    np.testing.assert_array_equal(asked[0], asked[1])
+    assert asked[0].tobytes() != asked[2].tobytes()
+
+
+def parts_of(algorithm):
+    """Each part of a guided search, in words."""
+    sampling, mutation = algorithm.initialization.sampling, algorithm.mating.mutation
+    seeded = hasattr(sampling, "masks")
+    draws = sampling.fill if seeded else sampling
+    return {
+        "seeds": len(sampling.masks) if seeded else 0,
+        "fill": "by scores" if draws.chances is not None else "blind",
+        "crossover": type(algorithm.mating.crossover),
+        "mutation": type(mutation),
+        "scores": len(np.unique(algorithm.scores.values)) > 1,
+        "survival": type(algorithm.survival.crowding_func),
+        "polish": algorithm.polished_share,
+    }
+
+
+@pytest.mark.parametrize(
+    ("part", "changed"),
+    [
+        ("seeds", {"seeds"}),
+        ("scores", {"scores", "fill"}),
+        ("start", {"seeds", "fill"}),
+        ("crossover", {"crossover"}),
+        ("mutation", {"mutation"}),
+        ("survival", {"survival"}),
+        ("polish", {"polish"}),
+    ],
+)
+def test_a_part_that_is_left_out_gives_way_to_what_nsga2_has(make_problem, part, changed):
+    problem = make_problem(objectives=["accuracy", "active_neurons"])
+    whole, without = parts_of(guided(problem, 8)), parts_of(guided(problem, 8, leave_out=[part]))
+    assert whole["seeds"] > 0
+    assert (whole["crossover"], whole["mutation"]) == (SizeCrossover, GuidedMutation)
+    assert {key for key in whole if whole[key] != without[key]} == changed
+    plain = nsga2(problem, 8)
+    for key, there in (
+        ("crossover", plain.mating.crossover),
+        ("mutation", plain.mating.mutation),
+        ("survival", plain.survival.crowding_func),
+    ):
+        assert key not in changed or without[key] is type(there)
+    assert without["seeds"] == 0 or "seeds" not in changed
+    result = run_search(problem, 8, n_gen=3, seed=1, leave_out=[part])
+    assert len(result.masks) > 0
+
+
+def test_parts_that_cannot_be_left_out(make_problem):
+    with pytest.raises(InputError, match=r"'polsh' \(did you mean 'polish'|polsh.*did you mean"):
+        guided(make_problem(), leave_out=["polsh"])
+    with pytest.raises(InputError, match="not of nsga2"):
+        make_algorithm("nsga2", make_problem(), leave_out=["polish"])
+
+
+def test_the_setting_of_what_is_left_out():
+    plain = parse_config({"data": {"features": "digits"}}, "here")
+    assert "leave_out" not in to_toml(plain)
+
+    def typed(text):
+        raw = {"data": {"features": "digits"}}
+        assert set_value(raw, f"leave_out={text}") == "search.leave_out"
+        return parse_config(raw, "here")
+
+    for text in ("[polish, seeds]", '["seeds", "polish"]', "polish,seeds"):
+        assert typed(text).search.leave_out == ("seeds", "polish")
+    assert typed("[]") == plain
+    changed = typed("polish")
+    assert 'leave_out = [\n    "polish",\n]' in to_toml(changed)
+    assert [line.split(":")[0] for line in changed_settings(plain, changed)] == ["search.leave_out"]
+    assert changed.search.resolved()["leave_out"] == ("polish",)
+    for search, message in (
+        ({"leave_out": ["scoring"]}, "no part 'scoring'"),
+        ({"leave_out": ["polish"], "algorithm": "nsga2"}, "not of nsga2"),
+        ({"leave_out": 3}, "leave_out"),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse_config({"data": {"features": "digits"}, "search": search}, "here")

@@ -127,8 +127,8 @@ def test_pymoo_gets_losses_and_violations_of_repaired_masks():
     assert copy.deepcopy(problem) is problem
 
 
-@pytest.mark.parametrize("name", list(ALGORITHMS))
-def test_every_search_by_name_finds_the_front_of_a_small_problem(name):
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in ("evo_prune_deeptl", "random")])
+def test_every_search_for_fronts_finds_that_of_a_small_problem(name):
     problem = LayeredProblem()
     result = run_search(problem, 30, budget=900, algorithm=name, seed=1)
     known = {mask.tobytes() for mask in WHOLE}

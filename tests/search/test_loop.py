@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.algorithms.moo.sms import SMSEMOA
 from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.operators.mutation.bitflip import BitflipMutation
@@ -140,7 +141,9 @@ def test_another_run_is_not_resumed(make_problem, tmp_path):
         ({"seed": -1}, "seed"),
         ({"n_gen": 1.5}, "n_gen"),
         ({"pop_size": "4"}, "pop_size"),
-        ({"algorithm": "nsga3"}, "pymoo algorithm"),
+        ({"algorithm": "nsga4"}, "pymoo algorithm"),
+        ({"algorithm": "nsga2", "leave_out": ("polish",)}, "not of nsga2"),
+        ({"algorithm": NSGA2(pop_size=4), "leave_out": ("polish",)}, "given by name"),
         ({"algorithm": SMSEMOA}, "instance"),
     ],
 )
