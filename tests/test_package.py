@@ -10,7 +10,18 @@ from pathlib import Path
 import moevoprune
 
 PACKAGE = Path(moevoprune.__file__).parent
-LAYERS = ["features", "heads", "objectives", "baselines", "search", "fronts", "filters", "construction", "cli"]
+LAYERS = [
+    "features",
+    "heads",
+    "objectives",
+    "baselines",
+    "search",
+    "fronts",
+    "filters",
+    "construction",
+    "cli",
+    "studies",
+]
 # the roots may be used by every layer
 ROOTS = {"device", "errors", "files", ""}
 

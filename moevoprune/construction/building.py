@@ -16,7 +16,7 @@ from moevoprune.features.folds import training_part
 from moevoprune.heads.head import TrainedHead
 from moevoprune.search.problem import LARGEST_SEED
 
-__all__ = ["Built", "build_network"]
+__all__ = ["Built", "build_network", "refine"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,41 @@ def build_network(features: FeatureSet, settings: ConstructionSettings | None = 
     rows, decay = np.asarray(rows), swept.weight_decay
     start = start_network(rows, targets, settings.hidden, features.n_outputs, seed)
     large = train_network(start, rows, targets, settings.training(len(rows), decay), seed)
-    constructed = construct(large, rows, swept.epsilon, settings.measure).network
-    retraining = settings.retraining(len(rows), decay)
-    refined = train_network(constructed, rows, targets, retraining, retrain_seed(seed))
-    return Built(swept, large, constructed, refined)
+    return Built(swept, large, *refine(features, large, swept.epsilon, settings, decay, seed))
+
+
+def refine(
+    features: FeatureSet,
+    large: TrainedHead,
+    epsilon: float,
+    settings: ConstructionSettings,
+    weight_decay: float,
+    seed: int,
+) -> tuple[TrainedHead, TrainedHead]:
+    """Make a small network of a large one with a threshold, and retrain it, on the whole training part.
+
+    Parameters
+    ----------
+    features
+        The data; the test part is not looked at.
+    large
+        The large network, trained on the training part.
+    epsilon
+        Threshold of the variability, at least 0.
+    settings
+        How the small network is retrained.
+    weight_decay
+        L2 penalty of the retraining.
+    seed
+        That of the large network's training.
+
+    Returns
+    -------
+    constructed, refined : TrainedHead
+        The small network before and after retraining.
+    """
+    part, targets = training_part(features)
+    rows = np.asarray(part)
+    constructed = construct(large, rows, epsilon, settings.measure).network
+    retraining = settings.retraining(len(rows), weight_decay)
+    return constructed, train_network(constructed, rows, targets, retraining, retrain_seed(seed))

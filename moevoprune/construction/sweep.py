@@ -81,7 +81,16 @@ class Sweep:
     @property
     def epsilon(self) -> float:
         """The threshold that was chosen."""
-        epsilon = self.points[self.chosen].epsilon
+        return self._epsilon(self.chosen)
+
+    @property
+    def best_epsilon(self) -> float:
+        """The threshold whose networks score best; of equally good ones that of the smallest."""
+        sizes = [point.parameters for point in self.points]
+        return self._epsilon(smallest_close(sizes, [point.score for point in self.points], 0.0))
+
+    def _epsilon(self, number: int) -> float:
+        epsilon = self.points[number].epsilon
         return 0.0 if epsilon is None else epsilon
 
 

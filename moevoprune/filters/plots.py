@@ -82,7 +82,7 @@ def plot_filter_fronts(results: Sequence[PruningResult]) -> Axes:
 
 def _draw(ax: Axes, name: str, results: Sequence[PruningResult]) -> None:
     top = max(_LEAST_HEIGHT, *(2 * result.front.errors[result.front.choices.knee] for result in results))
-    top = max(top, *(1.3 * result.front.whole[2] for result in results))
+    top = min(1.0, max(top, *(1.3 * result.front.whole[2] for result in results)))
     for result in results:
         front, color = result.front, _COLORS.get(result.algorithm, GREY)
         # of further objectives, members that are dominated in these two are no part of the line

@@ -166,7 +166,9 @@ def check_methods(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(method for method in METHODS if method in names)
 
 
-def run_method(problem: PruningProblem, method: str, seed: int, budget: int) -> MethodResult:
+def run_method(
+    problem: PruningProblem, method: str, seed: int, budget: int, sizes: Sequence[int] | None = None
+) -> MethodResult:
     """Run one method on a problem.
 
     Parameters
@@ -179,11 +181,14 @@ def run_method(problem: PruningProblem, method: str, seed: int, budget: int) -> 
         Seed of a search; that of everything else is the problem's.
     budget
         Evaluations of a search, at least 1; baselines have their own cost.
+    sizes
+        Active bits of each mask of a baseline; None for the default sizes within the problem's bounds.
 
     Raises
     ------
     InputError
-        The method is unknown, or the problem has neither accuracy nor R² among its objectives.
+        The method is unknown, a size is out of range, or the problem has neither accuracy nor R² among its
+        objectives.
     KeyboardInterrupt
         The search was stopped by Ctrl-C: what it had found is no result to compare.
     """
@@ -199,7 +204,7 @@ def run_method(problem: PruningProblem, method: str, seed: int, budget: int) -> 
     elif method == "dense":
         masks = problem.encoding.dense()[None]
     else:
-        masks, own_trainings = _baseline_masks(problem, method)
+        masks, own_trainings = _baseline_masks(problem, method, _sizes(problem) if sizes is None else sizes)
     validation, test = problem.values(masks)[:, column], score_on_test(problem, masks)
     seconds = time.perf_counter() - started
     return MethodResult(
@@ -215,9 +220,9 @@ def run_method(problem: PruningProblem, method: str, seed: int, budget: int) -> 
     )
 
 
-def _baseline_masks(problem: PruningProblem, name: str) -> tuple[Bits, int]:
-    """Masks at the default sizes, and how many heads the baseline trained besides those it scored."""
-    data, sizes, baseline = problem.ranking_data(), _sizes(problem), make_baseline(name)
+def _baseline_masks(problem: PruningProblem, name: str, sizes: Sequence[int]) -> tuple[Bits, int]:
+    """Masks of some sizes, and how many heads the baseline trained besides those it scored."""
+    data, baseline = problem.ranking_data(), make_baseline(name)
     masks = baseline.masks(data, sizes)
     # best fixed asks for no sizes
     masks = masks[(problem.violations(masks) <= 0).all(axis=1)]

@@ -21,6 +21,7 @@ from moevoprune.fronts.comparison import (
     score,
     validation_hypervolume,
 )
+from moevoprune.fronts.statistics import p_text, t_test
 from moevoprune.fronts.tables import csv_text, markdown_table
 from moevoprune.fronts.wording import bare
 
@@ -164,7 +165,7 @@ def _summarise_data(data: str, groups: Mapping[str, list[MethodResult]]) -> Data
     champion = next((m for m in methods if m.method == "guided"), methods[0])
     p_values = {
         m.method: {
-            column: _p_value(champion.differences(m, column))
+            column: t_test(champion.differences(m, column))
             for column in ("test_hypervolume", "test_hypervolume_log")
         }
         for m in methods
@@ -196,15 +197,6 @@ def _estimate(values: list[float | None]) -> Estimate | None:
         return None
     error = known.std(ddof=1) / math.sqrt(len(known)) if len(known) > 1 else math.nan
     return Estimate(float(known.mean()), float(error))
-
-
-def _p_value(differences: Values) -> float | None:
-    from scipy.stats import ttest_1samp
-
-    # a paired test is one of the differences; without spread it has no statistic
-    if len(differences) < 2 or np.ptp(differences) <= _EQUAL:
-        return None
-    return float(ttest_1samp(differences, 0.0).pvalue)
 
 
 def comparison_table(results: Iterable[MethodResult], command: str, notes: Sequence[str] = ()) -> str:
@@ -290,9 +282,8 @@ def _against(summary: DataSummary, ours: MethodSummary, other: MethodSummary, co
     differences = ours.differences(other, column)
     if not len(differences):
         return "n/a"
-    p_value = summary.p_values[other.method][column]
-    p_text = "p n/a" if p_value is None else f"p = {bare(f'{p_value:.2g}')}"
-    return f"{_signed(float(differences.mean()))} (worst seed {_signed(float(differences.min()))}, {p_text})"
+    p_value = p_text(summary.p_values[other.method][column])
+    return f"{_signed(float(differences.mean()))} (worst seed {_signed(float(differences.min()))}, {p_value})"
 
 
 def _plus_minus(estimate: Estimate | None, form: Any = None) -> str:

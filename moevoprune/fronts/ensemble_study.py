@@ -175,13 +175,28 @@ class _Scorer:
             return None, None
         inside, outside = torch.zeros(1), torch.zeros(1)
         for member, weight in zip(chosen.members.tolist(), chosen.weights.tolist(), strict=True):
-            if member not in self._confidences:
-                self._confidences[member] = self.ood.confidences(self.heads[member], self.ood.scores[0])
-            confidences = self._confidences[member]
+            confidences = self._confidences_of(self.ood, member)
             if confidences is None:
                 return None, None
             inside, outside = inside + weight * confidences[0], outside + weight * confidences[1]
         return self.ood.measure((inside, outside))
+
+    def ood_of_members(self, members: Indices) -> Values | None:
+        """AUROC of each member alone, shape (members,); None where there are no rows for it."""
+        if self.ood is None:
+            return None
+        confidences = [self._confidences_of(self.ood, member) for member in members.tolist()]
+        return np.array([self.ood.measure(known)[0] for known in confidences])
+
+    def best_of_selection_ood(self, members: Indices) -> int | None:
+        """Place among members of the one with the best AUROC in the search, of equals the one with fewest bits."""
+        names = [name for name in self.front.objectives if name.partition(":")[0] == "ood_auroc"]
+        return int(np.argmax(self.front.column(names[0])[members])) if names else None
+
+    def _confidences_of(self, ood: OodTest, member: int) -> tuple[Tensor, Tensor] | None:
+        if member not in self._confidences:
+            self._confidences[member] = ood.confidences(self.heads[member], ood.scores[0])
+        return self._confidences[member]
 
     def _pieces(self, n_rows: int) -> Iterator[slice]:
         """Rows, so many at a time that the outputs of all heads for them fit in memory."""
@@ -300,7 +315,23 @@ def _window(scorer: _Scorer, window: tuple[int, int], chosen: Chosen, soft: _Sco
         best_member=float(of_members.max()),
         best_by_validation=scorer.test_of(scorer.best_of(members)),
         mean_member=float(of_members.mean()),
+        **_window_ood(scorer, chosen),
     )
+
+
+def _window_ood(scorer: _Scorer, chosen: Chosen) -> dict[str, float]:
+    """Columns of a window on out-of-distribution rows; none where there are no such rows."""
+    ensemble, _ = scorer.ood_measures(chosen)
+    of_members = scorer.ood_of_members(chosen.members)
+    if ensemble is None or of_members is None:
+        return {}
+    picked = scorer.best_of_selection_ood(chosen.members)
+    return {
+        "ood_auroc": ensemble,
+        "ood_best_member": float(of_members.max()),
+        "ood_best_by_selection": math.nan if picked is None else float(of_members[picked]),
+        "ood_mean_member": float(of_members.mean()),
+    }
 
 
 def _outputs(heads: Sequence[TrainedHead], rows: Floats) -> Floats:

@@ -107,6 +107,17 @@ class WindowResult:
         Test accuracy of the member with the best validation accuracy.
     mean_member
         Mean test accuracy of the members.
+    ood_auroc
+        How well out-of-distribution rows are told from the test rows by the mean of the members' scores, for
+        either vote. What the papers took for an ensemble's score is not known; this is the choice of this package.
+        Like the next three NaN where there are no such rows or an output is not finite.
+    ood_best_member
+        Largest such AUROC of a member of the window: chosen by the test rows, so no one could have picked it.
+    ood_best_by_selection
+        The AUROC of the member that had the best one in the search, on other out-of-distribution rows; NaN where
+        it was no objective.
+    ood_mean_member
+        Mean AUROC of the members.
     """
 
     low: int
@@ -117,6 +128,10 @@ class WindowResult:
     best_member: float
     best_by_validation: float
     mean_member: float
+    ood_auroc: float = math.nan
+    ood_best_member: float = math.nan
+    ood_best_by_selection: float = math.nan
+    ood_mean_member: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -184,9 +199,17 @@ class EnsembleStudy:
         return csv_text(rows[0], (row.values() for row in rows))
 
     def windows_to_csv(self) -> str:
-        """Return the windows as CSV text, numbers to six digits after the point; NaN is an empty cell."""
-        rows = (_plain(asdict(window)).values() for window in self.windows)
-        return csv_text((field.name for field in fields(WindowResult)), rows)
+        """Return the windows as CSV text, numbers to six digits after the point; NaN is an empty cell.
+
+        Columns on out-of-distribution rows that none has a value in are left out.
+        """
+        rows = [_plain(asdict(window)) for window in self.windows]
+        names = [
+            field.name
+            for field in fields(WindowResult)
+            if not field.name.startswith("ood_") or any(row[field.name] is not None for row in rows)
+        ]
+        return csv_text(names, ([row[name] for name in names] for row in rows))
 
     def to_markdown(self) -> str:
         """Return the table for people: members, features, and scores on the test rows in per cent."""

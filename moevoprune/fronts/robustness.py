@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from moevoprune.features.backbones import Backbone
 
 __all__ = [
+    "DROPOUT_SHARES",
+    "FEATURE_DROPOUT",
     "FEATURE_NOISE",
     "NOISE_SEVERITIES",
     "Predictor",
     "RobustnessCurve",
+    "feature_dropout",
     "feature_noise",
     "from_csv",
     "image_corruptions",
@@ -47,9 +50,11 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 Values = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 
-FEATURE_NOISE = "feature_noise"
+FEATURE_NOISE, FEATURE_DROPOUT = "feature_noise", "feature_dropout"
 NOISE_SEVERITIES = (0.0, 0.25, 0.5, 1.0, 2.0)
+DROPOUT_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75)
 
 _COLUMNS = ("name", "kind", "severity", "accuracy", "error")
 _BATCH = 16
@@ -72,10 +77,11 @@ class RobustnessCurve:
     name
         The predictor: ``"knee"``, ``"best"``, ``"dense"``, ``"ensemble"``, ``"member 7"``, ...
     kind
-        ``"feature_noise"``, or a name of :data:`moevoprune.features.corruptions.CORRUPTIONS`.
+        ``"feature_noise"``, ``"feature_dropout"``, or a name of
+        :data:`moevoprune.features.corruptions.CORRUPTIONS`.
     severities
         Strengths of the disturbance, rising; 0 for none. Of feature noise: its standard deviation in training
-        standard deviations of each feature. Of corruptions: 1 to 5.
+        standard deviations of each feature. Of dropout: the share of the features. Of corruptions: 1 to 5.
     accuracy
         On the disturbed test rows, 0 to 1, one per severity; in regression R², 1 and below.
     error
@@ -158,29 +164,60 @@ def feature_noise(
     InputError
         An argument is out of range, or the features are not those that a head reads.
     """
-    if isinstance(predictors, Front):
-        predictors = predictors_of(predictors)
     steps = _check_severities(severities)
-    whole_number("seed", seed, 0)
-    whole_number("repeats", repeats, 1)
     spread = Scaling.fit(*training_part(features), standardise=True).scale
-    tallies = {name: [_Tally(features.task, features.y_test) for _ in steps] for name in predictors}
-    for repeat in range(repeats):
-        generator = np.random.default_rng([seed, 0x9015, repeat])
-        guesses: dict[tuple[str, int], list[Array]] = {
-            (name, n): [] for name in predictors for n in range(len(steps))
-        }
-        # some rows at a time: test rows may be on disk, and as many as there is no memory for
-        for start in range(0, features.n_test, _ROWS_AT_ONCE):
-            clean = features.X_test[start : start + _ROWS_AT_ONCE]
-            noise = generator.standard_normal(clean.shape, dtype=np.float32) * spread
-            for number, step in enumerate(steps):
-                rows = clean + np.float32(step) * noise
-                for name, predictor in predictors.items():
-                    guesses[name, number].append(_predict(predictor, rows))
-        for (name, number), parts in guesses.items():
-            tallies[name][number].add(np.concatenate(parts))
-    return [_curve(name, FEATURE_NOISE, steps, tally) for name, tally in tallies.items()]
+
+    def disturb(clean: Floats, generator: np.random.Generator) -> Callable[[float], Floats]:
+        noise = generator.standard_normal(clean.shape, dtype=np.float32) * spread
+        return lambda step: clean + np.float32(step) * noise
+
+    return _curves(FEATURE_NOISE, predictors, features, steps, disturb, seed, repeats)
+
+
+def feature_dropout(
+    predictors: Front | Mapping[str, Predictor],
+    features: FeatureSet,
+    shares: Sequence[float] = DROPOUT_SHARES,
+    seed: int = 0,
+    repeats: int = 5,
+) -> list[RobustnessCurve]:
+    """Measure accuracy on test rows of which some features are lost.
+
+    Of every row each feature is lost by chance, independently of the others; it then has its mean over the
+    training part. All predictors lack the same features, and what a row lacks it lacks at all larger shares too.
+
+    Parameters
+    ----------
+    predictors
+        A front (see :func:`predictors_of`), or predictors by name.
+    features
+        Training part, for the means, and test rows.
+    shares
+        Chances of a feature to be lost, at least one, in [0, 1].
+    seed
+        Seed of the losses, 0 or larger.
+    repeats
+        How often they are drawn, at least 1; results are means over the draws.
+
+    Returns
+    -------
+    list of RobustnessCurve
+        As of :func:`feature_noise`; severities are the shares.
+
+    Raises
+    ------
+    InputError
+        An argument is out of range, or the features are not those that a head reads.
+    """
+    steps = _check_severities(shares, most=1.0)
+    mean = Scaling.fit(*training_part(features), standardise=True).mean
+
+    def disturb(clean: Floats, generator: np.random.Generator) -> Callable[[float], Floats]:
+        # in [0, 1): a share of 1 takes all
+        chance = generator.random(clean.shape, dtype=np.float32)
+        return lambda step: np.where(chance < np.float32(step), mean, clean)
+
+    return _curves(FEATURE_DROPOUT, predictors, features, steps, disturb, seed, repeats)
 
 
 def image_corruptions(
@@ -331,6 +368,38 @@ def load_robustness(folder: str | Path) -> list[RobustnessCurve] | None:
     return from_csv(text, str(path))
 
 
+def _curves(
+    kind: str,
+    predictors: Front | Mapping[str, Predictor],
+    features: FeatureSet,
+    steps: Sequence[float],
+    disturb: Callable[[Floats, np.random.Generator], Callable[[float], Floats]],
+    seed: int,
+    repeats: int,
+) -> list[RobustnessCurve]:
+    """Score predictors on disturbed test rows; ``disturb`` draws, and returns the rows at each strength."""
+    if isinstance(predictors, Front):
+        predictors = predictors_of(predictors)
+    whole_number("seed", seed, 0)
+    whole_number("repeats", repeats, 1)
+    tallies = {name: [_Tally(features.task, features.y_test) for _ in steps] for name in predictors}
+    for repeat in range(repeats):
+        generator = np.random.default_rng([seed, 0x9015, repeat])
+        guesses: dict[tuple[str, int], list[Array]] = {
+            (name, n): [] for name in predictors for n in range(len(steps))
+        }
+        # some rows at a time: test rows may be on disk, and as many as there is no memory for
+        for start in range(0, features.n_test, _ROWS_AT_ONCE):
+            disturbed = disturb(features.X_test[start : start + _ROWS_AT_ONCE], generator)
+            for number, step in enumerate(steps):
+                rows = disturbed(step)
+                for name, predictor in predictors.items():
+                    guesses[name, number].append(_predict(predictor, rows))
+        for (name, number), parts in guesses.items():
+            tallies[name][number].add(np.concatenate(parts))
+    return [_curve(name, kind, steps, tally) for name, tally in tallies.items()]
+
+
 class _Tally:
     """Predictions for the same rows, gathered over several draws of the disturbance."""
 
@@ -384,11 +453,13 @@ def _curve(name: str, kind: str, severities: Sequence[float], tallies: Sequence[
     return RobustnessCurve(name, kind, tuple(float(step) for step in severities), accuracy, error)
 
 
-def _check_severities(severities: Sequence[float]) -> list[float]:
+def _check_severities(severities: Sequence[float], most: float = math.inf) -> list[float]:
     steps = sorted({float(step) for step in severities})
-    if not steps or not all(math.isfinite(step) and step >= 0 for step in steps):
+    if not steps or not all(math.isfinite(step) and 0 <= step <= most for step in steps):
+        what, allowed = ("severities of the noise", "0 or more")
+        if most < math.inf:
+            what, allowed = "shares of lost features", f"0 to {most:g}"
         raise InputError(
-            f"severities of the noise are {', '.join(f'{step:g}' for step in severities) or 'none'}: "
-            "give numbers of 0 or more"
+            f"{what} are {', '.join(f'{step:g}' for step in severities) or 'none'}: give numbers of {allowed}"
         )
     return steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 from moevoprune.objectives.base import MOST_REPRESENTED, Candidate, FoldPrediction, Objective, evenly
 from moevoprune.objectives.builtin import MIN_CKA_ROWS, available_objectives, ood_scores_of, resolve_objectives
 from moevoprune.objectives.cka import debiased_linear_cka
+from moevoprune.objectives.kernel_cka import biased_linear_cka, biased_rbf_cka, debiased_rbf_cka
 from moevoprune.objectives.ood import (
     ODIN_TEMPERATURE,
     OOD_SCORES,
@@ -28,7 +29,10 @@ __all__ = [
     "accuracy",
     "auroc",
     "available_objectives",
+    "biased_linear_cka",
+    "biased_rbf_cka",
     "debiased_linear_cka",
+    "debiased_rbf_cka",
     "energy_score",
     "evenly",
     "fpr_at_tpr",

@@ -86,24 +86,7 @@ def debiased_linear_cka(x: Tensor, y: Tensor) -> Tensor:
     G. Székely, M. Rizzo. Partial distance correlation with methods for dissimilarities. Annals of Statistics
     42(6), 2014.
     """
-    for name, tensor in (("x", x), ("y", y)):
-        if tensor.ndim < 2:
-            raise InputError(
-                f"CKA: {name} has shape {tuple(tensor.shape)}; give one row per sample, shape (..., n, features)"
-            )
-    n = x.shape[-2]
-    if y.shape[-2] != n:
-        raise InputError(f"CKA: x has {n} rows and y has {y.shape[-2]}; both must describe the same rows")
-    if n < _MIN_ROWS:
-        raise InputError(f"CKA: {n} rows; the unbiased estimator needs at least {_MIN_ROWS}, give more rows")
-    try:
-        np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-    except ValueError:
-        raise InputError(
-            f"CKA: leading dimensions {tuple(x.shape[:-2])} and {tuple(y.shape[:-2])} do not broadcast; "
-            "make them equal, or 1"
-        ) from None
-
+    check_pair(x, y, _MIN_ROWS)
     return _cka(x, y, None)
 
 
@@ -130,6 +113,34 @@ def debiased_linear_cka_of_folds(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tens
     return _cka(x, y, torch.tensor(counts, device=x.device))
 
 
+def check_pair(x: Tensor, y: Tensor, min_rows: int) -> None:
+    """Check the shapes of two representations (..., n, p) and (..., n, q) of the same rows.
+
+    Raises
+    ------
+    InputError
+        A tensor has fewer than two dimensions, the row counts differ, there are fewer rows than ``min_rows``, or
+        the leading dimensions do not broadcast.
+    """
+    for name, tensor in (("x", x), ("y", y)):
+        if tensor.ndim < 2:
+            raise InputError(
+                f"CKA: {name} has shape {tuple(tensor.shape)}; give one row per sample, shape (..., n, features)"
+            )
+    n = x.shape[-2]
+    if y.shape[-2] != n:
+        raise InputError(f"CKA: x has {n} rows and y has {y.shape[-2]}; both must describe the same rows")
+    if n < min_rows:
+        raise InputError(f"CKA: {n} rows; the estimator needs at least {min_rows}, give more rows")
+    try:
+        np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    except ValueError:
+        raise InputError(
+            f"CKA: leading dimensions {tuple(x.shape[:-2])} and {tuple(y.shape[:-2])} do not broadcast; "
+            "make them equal, or 1"
+        ) from None
+
+
 def _lengthened(x: Tensor, n_rows: int) -> Tensor:
     """Repeat the first row at the end: that changes no bound of the values, and is zero once it is taken off."""
     return x if len(x) == n_rows else torch.cat([x, x[:1].expand(n_rows - len(x), -1)])
@@ -138,28 +149,29 @@ def _lengthened(x: Tensor, n_rows: int) -> Tensor:
 def _cka(x: Tensor, y: Tensor, counts: Tensor | None) -> Tensor:
     """CKA of (..., n, p) and (..., n, q); with counts only so many rows, of what is of shape (folds, n, p)."""
     n = x.shape[-2] if counts is None else counts.to(torch.float64)
-    x, varies_x = _centred(x, counts)
-    y, varies_y = _centred(y, counts)
-    products = _products(x, y)
+    x, varies_x = centred(x, counts)
+    y, varies_y = centred(y, counts)
+    sums = products(x, y)
     diagonals = x.square().sum(-1), y.square().sum(-1)
     pairs = ((0, 0), (1, 1), (0, 1))
     hsic_x, hsic_y, hsic = (
-        _unbiased(product, diagonals[i], diagonals[j], n) for product, (i, j) in zip(products, pairs, strict=True)
+        _unbiased(product, diagonals[i], diagonals[j], n) for product, (i, j) in zip(sums, pairs, strict=True)
     )
-    cancelled = (hsic_x < _CANCELLED * products[0]) | (hsic_y < _CANCELLED * products[1])
+    cancelled = (hsic_x < _CANCELLED * sums[0]) | (hsic_y < _CANCELLED * sums[1])
     cancelled &= varies_x & varies_y
     norms = (hsic_x.clamp_min(_SMALLEST).sqrt(), hsic_y.clamp_min(_SMALLEST).sqrt())
     value = hsic / norms[0] / norms[1]
     if bool(cancelled.any()):
         if counts is None:
-            value = torch.where(cancelled, _cosine_of_u_centred(x, y), value)
+            value = torch.where(cancelled, cosine_of_u_centred(x @ x.mT, y @ y.mT), value)
         else:
             for fold in cancelled.nonzero()[:, 0].tolist():
-                value[fold] = _cosine_of_u_centred(x[fold, : counts[fold]], y[fold, : counts[fold]])
+                one, two = x[fold, : counts[fold]], y[fold, : counts[fold]]
+                value[fold] = cosine_of_u_centred(one @ one.mT, two @ two.mT)
     return torch.where(varies_x & varies_y, value, 0.0).clamp(max=1.0)
 
 
-def _centred(x: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
+def centred(x: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Representation (..., n, p) in float64, centred and scaled, and whether its rows differ (...).
 
     It is all zeros where it is not finite, and in rows beyond the counts.
@@ -195,7 +207,7 @@ def _centred(x: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
     return x.mul_(torch.arange(x.shape[1], device=x.device)[:, None] < counts[:, None, None]), varies
 
 
-def _products(x: Tensor, y: Tensor) -> list[Tensor]:
+def products(x: Tensor, y: Tensor) -> list[Tensor]:
     """Sums over rows i, j of K_ij K_ij, L_ij L_ij and K_ij L_ij, shape (...), whichever way is shorter."""
     n, p, q = x.shape[-2], x.shape[-1], y.shape[-1]
     if n * (p + q) < p * p + q * q + p * q:
@@ -209,25 +221,24 @@ def _unbiased(product: Tensor, k: Tensor, other: Tensor, n: int | Tensor) -> Ten
     return product + k.sum(-1) * other.sum(-1) / ((n - 1) * (n - 2)) - (k * other).sum(-1) * (n / (n - 2))
 
 
-def _cosine_of_u_centred(x: Tensor, y: Tensor) -> Tensor:
-    """CKA of centred representations by U-centring; 0 where a U-centred Gram matrix is zero."""
-    gram_x, square_x = _u_centred_gram(x)
-    gram_y, square_y = _u_centred_gram(y)
-    alive = (square_x > 0) & (square_y > 0)
-    norm = torch.where(alive, square_x * square_y, 1.0).sqrt()
-    return torch.where(alive, (gram_x * gram_y).sum((-2, -1)) / norm, 0.0)
+def cosine_of_u_centred(k: Tensor, other: Tensor) -> Tensor:
+    """Debiased CKA of two kernel matrices (..., n, n); 0 where a U-centred one is zero."""
+    k, square_k = _u_centred(k)
+    other, square_other = _u_centred(other)
+    alive = (square_k > 0) & (square_other > 0)
+    norm = torch.where(alive, square_k * square_other, 1.0).sqrt()
+    return torch.where(alive, (k * other).sum((-2, -1)) / norm, 0.0)
 
 
-def _u_centred_gram(x: Tensor) -> tuple[Tensor, Tensor]:
-    """U-centred Gram matrix (..., n, n) of x (..., n, p), and its squared norm (...); both zero if it is zero."""
-    n = x.shape[-2]
-    gram = x @ x.mT
-    total = gram.square().sum((-2, -1))
-    off_diagonal = ~torch.eye(n, dtype=torch.bool, device=x.device)
-    gram = gram * off_diagonal
-    rows = gram.sum(-1, keepdim=True)
+def _u_centred(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """U-centred kernel matrix (..., n, n), and its squared norm (...); both zero if it is zero."""
+    n = kernel.shape[-1]
+    total = kernel.square().sum((-2, -1))
+    off_diagonal = ~torch.eye(n, dtype=torch.bool, device=kernel.device)
+    kernel = kernel * off_diagonal
+    rows = kernel.sum(-1, keepdim=True)
     grand = rows.sum(-2, keepdim=True)
-    gram = (gram - (rows + rows.mT) / (n - 2) + grand / ((n - 1) * (n - 2))) * off_diagonal
-    square = gram.square().sum((-2, -1))
+    kernel = (kernel - (rows + rows.mT) / (n - 2) + grand / ((n - 1) * (n - 2))) * off_diagonal
+    square = kernel.square().sum((-2, -1))
     alive = square > _ZERO_NORM**2 * total
-    return torch.where(alive[..., None, None], gram, 0.0), torch.where(alive, square, 0.0)
+    return torch.where(alive[..., None, None], kernel, 0.0), torch.where(alive, square, 0.0)

@@ -176,6 +176,24 @@ def test_windows(front, features, study):
         assert window.mean_member == pytest.approx(np.mean(front.test[members]))
 
 
+def test_windows_tell_out_of_distribution_rows_by_the_mean_score(front, features, study):
+    column, searched = front.test_columns["ood_auroc"], front.column("ood_auroc:energy")
+    for window, (low, high) in zip(study.windows, WINDOWS, strict=True):
+        members = choose_members(front, "window", low=low, high=high).members
+        inside, outside = (
+            ood_score(
+                torch.from_numpy(np.stack([front.heads[m].outputs(rows) for m in members])).double(), "energy"
+            ).mean(dim=0)
+            for rows in (features.X_test, features.X_ood_test)
+        )
+        truth = np.repeat([1, 0], [len(inside), len(outside)])
+        assert window.ood_auroc == pytest.approx(roc_auc_score(truth, np.concatenate([inside, outside])), abs=1e-9)
+        assert window.ood_best_member == max(column[members])
+        assert window.ood_mean_member == pytest.approx(np.mean(column[members]))
+        picked = max(members, key=lambda member: (searched[member], -front.active[member]))
+        assert window.ood_best_by_selection == column[picked]
+
+
 def test_files_there_and_back(study, tmp_path):
     written = study.save(tmp_path)
     assert sorted(path.name for path in written) == sorted(path.name for path in tmp_path.iterdir())

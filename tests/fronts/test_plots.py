@@ -23,7 +23,8 @@ from plot_data import (
     make_windows,
     regression_front,
 )
-from scipy.stats import spearmanr
+from scipy.stats import sem, spearmanr
+from scipy.stats import t as student
 
 from moevoprune.errors import InputError
 from moevoprune.fronts.front import Axis
@@ -38,6 +39,7 @@ from moevoprune.fronts.plots import (
     plot_pairs,
     plot_parallel,
     plot_robustness,
+    plot_window_means,
     plot_windows,
     save_figure,
     save_figures,
@@ -479,6 +481,25 @@ def test_windows_show_both_votings_and_three_members():
             drawn[label].get_ydata(), [getattr(window, attribute) for window in windows], label
         )
     assert [tick.get_text() for tick in ax.get_xticklabels()][:3] == ["50–60\n10", "55–65\n11", "60–70\n0"]
+
+
+def test_windows_of_seeds_are_means_with_student_intervals():
+    values = {"ood_auroc": 0.9, "ood_best_member": 0.8, "ood_best_by_selection": 0.7, "ood_mean_member": 0.6}
+    first = [replace(window, **values) for window in make_windows()]
+    seeds = [first, *([replace(w, ood_auroc=0.9 + step) for w in first] for step in (0.01, 0.05))]
+    ax = plot_window_means(seeds, "ood_auroc")
+    drawn = by_label(ax)
+    assert set(drawn) == {
+        "ensemble, mean score", "best member on test", "best member in the search", "mean of members"
+    }  # fmt: skip
+    np.testing.assert_allclose(drawn["ensemble, mean score"].get_ydata(), 0.92)
+    np.testing.assert_allclose(drawn["best member in the search"].get_ydata(), 0.7)
+    # the ensemble's band is drawn last
+    band = ax.collections[-1].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([band.min(), band.max()], student.interval(0.95, 2, 0.92, sem([0.9, 0.91, 0.95])))
+    assert ax.get_ylabel() == "test OoD AUROC"
+    # in accuracy, a window without members has neither mean nor band
+    assert np.isnan(by_label(plot_window_means(seeds))["ensemble, soft voting"].get_ydata()[2])
 
 
 def test_nothing_to_draw_is_said():

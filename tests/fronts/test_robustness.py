@@ -16,6 +16,7 @@ from moevoprune.features.corruptions import CORRUPTIONS, corrupt
 from moevoprune.features.preprocessing import Preprocessing
 from moevoprune.fronts.robustness import (
     RobustnessCurve,
+    feature_dropout,
     feature_noise,
     from_csv,
     image_corruptions,
@@ -202,6 +203,36 @@ def test_arguments_out_of_range(front, small_features, wrong):
 def test_features_of_another_width(front, small_regression):
     with pytest.raises(InputError, match="14 features"):
         feature_noise({"dense": front.dense_head}, small_regression)
+
+
+# --- lost features ---------------------------------------------------------------------------------------------
+
+
+def test_lost_features_have_their_training_mean(small_features):
+    one, other = Spy(), Spy()
+    curves = feature_dropout({"one": one, "other": other}, small_features, (0.5, 0, 0.25, 1), seed=4, repeats=3)
+    np.testing.assert_array_equal(one.seen, other.seen)
+    assert of(curves, "one", "feature_dropout").severities == (0, 0.25, 0.5, 1)
+    mean = np.tile(small_features.X_train.mean(axis=0, dtype=np.float64), (45, 1))
+    lost = np.array([rows != small_features.X_test for rows in one.seen]).reshape(3, 4, 45, 14)
+    for rows, gone in zip(one.seen, lost.reshape(12, 45, 14), strict=True):
+        np.testing.assert_allclose(rows[gone], mean[gone], atol=1e-6)
+    np.testing.assert_allclose(lost.mean(axis=(0, 2, 3)), (0, 0.25, 0.5, 1), atol=0.05)
+    # what is lost is lost at larger shares, too, and each draw is another
+    assert (lost[:, 1] <= lost[:, 2]).all()
+    assert (lost[0, 2] != lost[1, 2]).any()
+
+
+def test_accuracy_with_lost_features_is_that_of_a_loop(front, small_features):
+    spy = Spy()
+    curves = feature_dropout({"spy": spy, "dense": front.dense_head}, small_features, [0.5], seed=1, repeats=4)
+    rights = [np.mean(front.dense_head.predict(rows) == small_features.y_test) for rows in spy.seen]
+    assert of(curves, "dense", "feature_dropout").accuracy == pytest.approx((np.mean(rights),))
+    everything = of(feature_dropout(front, small_features, [1], seed=1), "dense", "feature_dropout").accuracy
+    # all rows are the same then
+    assert everything[0] in [np.mean(small_features.y_test == label) for label in range(3)]
+    with pytest.raises(InputError, match=r"shares of lost features are 0\.5, 1\.5: give numbers of 0 to 1"):
+        feature_dropout(front, small_features, [0.5, 1.5])
 
 
 # --- images ----------------------------------------------------------------------------------------------------

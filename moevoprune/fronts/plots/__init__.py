@@ -14,7 +14,7 @@ from moevoprune.fronts.plots.pairs import plot_pairs
 from moevoprune.fronts.plots.parallel import plot_parallel
 from moevoprune.fronts.plots.robustness import plot_robustness
 from moevoprune.fronts.plots.style import save_figure
-from moevoprune.fronts.plots.windows import plot_windows
+from moevoprune.fronts.plots.windows import plot_window_means, plot_windows
 
 __all__ = [
     "plot_attainment",
@@ -27,6 +27,7 @@ __all__ = [
     "plot_pairs",
     "plot_parallel",
     "plot_robustness",
+    "plot_window_means",
     "plot_windows",
     "save_comparison",
     "save_figure",

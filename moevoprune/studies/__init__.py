@@ -1,0 +1,1 @@
+"""What the experiments are made of: options, runs through the sweep, results, and what is said of them."""
