@@ -1,12 +1,11 @@
 """What does the third objective buy?
 
 Evolves fronts with accuracy and active neurons alone, and with a third objective, at equal evaluations and with
-the same seeds, and compares them on the test rows: hypervolume of (test error, active fraction), accuracy of the
-heads under noise on the features, and hypervolume in all objectives (where the two-objective front's members are
-scored on the third one afterwards). Over the three-objective front, rank correlations say how much the objectives
-repeat one another.
+the same seeds, and compares them on the test rows: hypervolume of (test error, active fraction), and the accuracy,
+with and without noise on the features, of the member that is best on validation among those of at most a share of
+the bits. Over the fronts in three objectives, rank correlations say how much the objectives repeat one another.
 
-    python experiments/third_objective.py --seeds 3
+    python experiments/third_objective.py --quick
     python experiments/third_objective.py features.npz more.npz --third cka:dense
 """
 
@@ -14,109 +13,121 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
+from study import Study, describe, number, paired_table, run_study
 
-from moevoprune import Front, InputError, PruningProblem, evolve, load_features
-from moevoprune.features import FeatureSet
+from moevoprune import Front
+from moevoprune.cli.sweeping import SweepRun
 from moevoprune.fronts.comparison import MethodResult, score
-from moevoprune.search.archive import hypervolume
+from moevoprune.fronts.plots.style import GREY, SKY, VERMILLION, new_figure
+from moevoprune.fronts.robustness import feature_noise
+from moevoprune.fronts.statistics import interval
+from moevoprune.fronts.tables import markdown_table
 
-NOISES = (0.5, 1.0, 2.0)
+NOISES = (0.0, 0.5, 1.0, 2.0)
 SHARES = (0.05, 0.25)
+TWO = "two objectives"
 
 
-def accuracy_under_noise(front: Front, data: FeatureSet, share: float, noise: float, seed: int) -> float:
-    """Test accuracy, on noisy features, of the member with the best accuracy under that noise at most so large."""
-    rng = np.random.default_rng([seed, 7])
-    spread = data.X_train.std(axis=0)
-    rows = data.X_test + noise * spread * rng.standard_normal(data.X_test.shape, dtype=np.float32)
-    small = np.flatnonzero(front.active <= share * front.n_bits)
-    return max((float((front.heads[i].predict(rows) == data.y_test).mean()) for i in small), default=float("nan"))
-
-
-def row(front: Front, problem: PruningProblem, seed: int) -> list[float]:
-    """Members, test hypervolumes, hypervolume in all objectives, and accuracies under noise."""
-    result = MethodResult(
-        "", "guided", seed, front.n_bits, front.active, front.column("accuracy"), front.test, 0, 0
-    )
-    tested = score(result)
-    losses = problem.losses(problem.values(front.masks))
-    cells = [
-        len(front),
-        tested["test_hypervolume"],
-        tested["test_hypervolume_log"],
-        hypervolume(losses, np.array([o.to_loss(o.worst) for o in problem.objectives]))
-        / float(np.prod([abs(o.best - o.worst) for o in problem.objectives])),
-    ]
+def measure(run: SweepRun) -> dict[str, float]:
+    """Hypervolume on test rows, and accuracies under noise of members that were picked by validation."""
+    front = run.front()
+    accuracy = front.column("accuracy")
+    found = MethodResult("", "guided", run.seed, front.n_bits, front.active, accuracy, front.test, 0, 0)
+    picks = {}
     for share in SHARES:
-        cells += [accuracy_under_noise(front, problem.features, share, noise, seed) for noise in NOISES]
-    return cells
+        small = np.flatnonzero(front.active <= max(share * front.n_bits, front.active.min()))
+        picks[f"{share:.0%}"] = front.heads[small[np.argmax(accuracy[small])]]
+    curves = feature_noise(picks, run.features(), NOISES, run.seed)
+    measured = {"members": float(len(front)), "test hypervolume": score(found)["test_hypervolume"]}
+    for curve in curves:
+        for noise, value in zip(curve.severities, curve.accuracy, strict=True):
+            measured[f"{curve.name}, noise {noise:g}"] = value
+    return measured
 
 
-def compare(source: str, arguments: argparse.Namespace) -> str:
-    """Markdown section of one data set."""
-    data = load_features(source)
-    rows: dict[str, list[list[float]]] = {"two objectives": [], f"and {arguments.third}": []}
-    correlations = []
-    for seed in range(1, arguments.seeds + 1):
-        both = {}
-        for name, third in zip(rows, ([], [arguments.third]), strict=True):
-            objectives = ["accuracy", "active_neurons", *third]
-            problem = PruningProblem(data, objectives=objectives, seed=seed)
-            both[name] = evolve(problem, budget=arguments.budget, seed=seed)
-        for name, front in both.items():
-            # the problem with the third objective, made last, scores the members of both
-            rows[name].append(row(front, problem, seed))
-        correlations.append(front.correlations())
-        print(f"{data.name}: seed {seed} of {arguments.seeds}", flush=True)
-    heads = ["members", "test hypervolume", "log sizes", "in all objectives, validation"]
-    heads += [f"{share:.0%}, noise {noise:g}" for share in SHARES for noise in NOISES]
-    lines = [f"## {data.name}", "", f"| front | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
-    for name, measured in rows.items():
-        mean = np.nanmean(measured, axis=0)
-        lines.append(f"| {name} | {mean[0]:.0f} | {' | '.join(f'{value:.4f}' for value in mean[1:])} |")
-    names = front.objectives
-    mean = np.mean(correlations, axis=0)
+def correlations(fronts: list[Front]) -> str:
+    """One line: means over the fronts of the rank correlations between their objectives."""
+    names, mean = fronts[0].objectives, np.mean([front.correlations() for front in fronts], axis=0)
     pairs = [
-        f"{names[i]} and {names[j]} {mean[i, j]:+.2f}" for i in range(len(names)) for j in range(i + 1, len(names))
+        f"{names[i]} and {names[j]} {number(mean[i, j], 2, sign=True)}"
+        for i in range(len(names))
+        for j in range(i + 1, len(names))
     ]
-    lines += ["", f"Rank correlation over the front: {', '.join(pairs)}.", ""]
-    return "\n".join(lines)
+    return f"Rank correlation over the fronts in three objectives, mean over seeds: {', '.join(pairs)}."
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+def carry_out(study: Study) -> None:
+    three, budget = f"and {study.arguments.third}", {"search.budget": study.arguments.budget}
+    names = {"two": TWO, study.arguments.third.replace(":", "-"): three}
+    both = ["accuracy", "active_neurons"]
+    runs = study.sweep(
+        {
+            variant: {**budget, "problem.objectives": both if name == TWO else [*both, study.arguments.third]}
+            for variant, name in names.items()
+        }
     )
-    parser.add_argument("data", nargs="*", default=["digits"], help="digits (default) or features .npz files")
+    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for run in runs:
+        measured = measure(run)
+        found.setdefault(run.name, {}).setdefault(names[run.variant], []).append(measured)
+        study.rows.append({"data": run.name, "front": names[run.variant], "seed": run.seed, **measured})
+    for data, sides in found.items():
+        own = [run for run in runs if run.name == data]
+        table = [["", *sides]]
+        for key in sides[TWO][0]:
+            digits = 0 if key == "members" else 3
+            table.append([key, *(interval([row[key] for row in rows]).text(digits) for rows in sides.values())])
+        lines = [f"## {describe(data, own[0].features())}", *markdown_table(table)]
+        lines[1:1] = [""]
+        fronts = [run.front() for run in own if names[run.variant] == three]
+        study.sections.append("\n".join([*lines, "", correlations(fronts)]))
+    for key in list(next(iter(found.values()))[TWO][0])[1:]:
+        pairs = {
+            data: ([row[key] for row in sides[three]], [row[key] for row in sides[TWO]])
+            for data, sides in found.items()
+        }
+        study.sections.append(f"### {key}\n\n{paired_table(pairs, three, TWO)}")
+    draw_and_write(study, found, three)
+
+
+def draw_and_write(study: Study, found: dict[str, dict[str, list[dict[str, float]]]], three: str) -> None:
+    """Draw accuracy over noise, and write everything."""
+    figure = new_figure((max(3.2 * len(found) + 0.6, 6.0), 3.4))
+    panels = np.atleast_1d(figure.subplots(1, len(found), sharey=True, squeeze=True))
+    for ax, (data, sides) in zip(panels, found.items(), strict=True):
+        for (name, rows), color in zip(sides.items(), (SKY, VERMILLION), strict=True):
+            for share, style in zip(SHARES, (":", "-"), strict=True):
+                values = [interval([row[f"{share:.0%}, noise {noise:g}"] for row in rows]) for noise in NOISES]
+                low, high = (
+                    [value.mean - value.low for value in values],
+                    [value.high - value.mean for value in values],
+                )
+                mean = [value.mean for value in values]
+                label = f"{name}, at most {share:.0%}"
+                error = np.nan_to_num(np.array([low, high]))
+                ax.errorbar(NOISES, mean, error, color=color, ls=style, marker="o", ms=3, capsize=2, label=label)
+        ax.set_title(data, fontsize=10)
+        ax.set_xlabel("noise (training standard deviations)")
+        ax.grid(color=GREY, alpha=0.2)
+    panels[0].set_ylabel("test accuracy")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    study.write(
+        "What the third objective buys",
+        f"Fronts in accuracy and active neurons, and the same with {study.arguments.third}, "
+        f"{study.arguments.budget} evaluations each, {len(study.seeds)} seeds; means with 95 % intervals over the "
+        "seeds. Members are picked by validation rows, as the most accurate with at most 5 or 25 % of the bits; "
+        "noise is in standard deviations of the training rows. The test rows only score.",
+        panels[0],
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--third", default="cka:noise", help="the third objective (default: cka:noise)")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
-    parser.add_argument("--budget", type=int, default=1000, help="evaluations per search (default: 1000)")
-    parser.add_argument("--quick", action="store_true", help="1 seed, 80 evaluations")
-    parser.add_argument("--out", type=Path, help="Markdown file (default: experiments/results/third_objective.md)")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.seeds, arguments.budget = 1, 80
-    name = "third_objective_quick.md" if arguments.quick else "third_objective.md"
-    out = arguments.out or Path(__file__).parent / "results" / name
-    try:
-        sections = [compare(source, arguments) for source in arguments.data]
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    head = (
-        f"Means over {arguments.seeds} seeds of {arguments.budget} evaluations. Accuracies are the best on the "
-        "noisy test rows among members with at most that share of the bits; noise in standard deviations of the "
-        "training rows."
-    )
-    text = "\n\n".join(["# What the third objective buys", head, *sections])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
-    print(f"\n{text}")
-    return 0
+    parser.add_argument("--budget", type=int, default=600, help="evaluations per search (default: 600)")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study("third_objective", __doc__, carry_out, 5, {"seeds": 2, "budget": 80}, add_options))

@@ -1,0 +1,87 @@
+"""What the experiments share: options, results files, and tables of paired tests."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from scipy.stats import ttest_rel
+
+from moevoprune import InputError
+from moevoprune.fronts.plots.style import new_axes
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    return importlib.import_module("study")
+
+
+@pytest.fixture
+def call(study, monkeypatch, tmp_path):
+    def run(carry_out, *arguments):
+        folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "results")]
+        monkeypatch.setattr(sys, "argv", ["trial.py", *folders, *arguments])
+        return study.run_study("trial", "A trial.", carry_out, 5, {"seeds": 2})
+
+    return run
+
+
+def test_it_ends_with_three_files(call, tmp_path, capsys):
+    def carry_out(study):
+        assert list(study.seeds) == [1, 2, 3, 4, 5]
+        assert study.arguments.work == tmp_path / "work"
+        study.sections.append("Some text.")
+        study.rows += [{"seed": 1, "accuracy": 0.5}, {"seed": 2, "size": 3}]
+        study.write("A trial", "What it is.", new_axes(None, (2, 2)))
+
+    assert call(carry_out) == 0
+    results = tmp_path / "results"
+    assert {path.name for path in results.iterdir()} == {"trial.md", "trial.csv", "trial.png"}
+    text = (results / "trial.md").read_text()
+    assert text in capsys.readouterr().out
+    assert text.startswith("# A trial\n\nWhat it is.\n\nSome text.")
+    rows = list(csv.DictReader((results / "trial.csv").read_text().splitlines()))
+    assert rows == [{"seed": "1", "accuracy": "0.500000", "size": ""}, {"seed": "2", "accuracy": "", "size": "3"}]
+
+
+def test_the_quick_form_keeps_apart(call, tmp_path):
+    def carry_out(study):
+        assert list(study.seeds) == [1, 2]
+        assert study.arguments.work == tmp_path / "work" / "quick"
+        study.write("A trial", "What it is.", new_axes(None, (2, 2)))
+
+    assert call(carry_out, "--quick") == 0
+    assert (tmp_path / "results" / "trial_quick.md").exists()
+
+
+def test_bad_input_and_interruption(call, capsys):
+    def refuse(_):
+        raise InputError("data.npz: no such file")
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    assert call(refuse) == 2
+    assert capsys.readouterr().err == "trial: error: data.npz: no such file\n"
+    assert call(stop) == 130
+    assert call(refuse, "--seeds", "0") == 2
+    assert "--seeds" in capsys.readouterr().err
+
+
+def test_tests_are_paired_and_corrected(study):
+    pairs = {"a": ([0.9, 0.8, 0.95], [0.7, 0.72, 0.71]), "b": ([0.5, 0.6, 0.4], [0.55, 0.5, 0.45])}
+    head, _, *lines = study.paired_table(pairs, "one", "other").splitlines()
+    assert "difference" in head
+    p_values = [ttest_rel(*pair).pvalue for pair in pairs.values()]
+    smaller, larger = p_values
+    assert smaller < larger
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert [float(line[4]) for line in cells] == pytest.approx(p_values, abs=5e-4)
+    assert [float(line[5]) for line in cells] == pytest.approx([2 * smaller, max(2 * smaller, larger)], abs=5e-4)
+    assert cells[0][1] == ".883"
