@@ -19,6 +19,7 @@ from pathlib import Path
 from moevoprune.cli.building import read_problem
 from moevoprune.cli.sweeping import SweepRun
 from moevoprune.files import write_text
+from moevoprune.studies.digit_images import digits_as_images
 from moevoprune.studies.frequent_neurons import TOP, Neurons, core_claims, frequency_table, ten_table
 from moevoprune.studies.frequent_neurons_figure import draw_frequencies
 from moevoprune.studies.merged_heat_maps import save_merged_heat_maps
@@ -32,8 +33,6 @@ IMAGE_SEEDS = 5
 
 def digit_images(folder: Path) -> list[str]:
     """Write the digits as two problems of images, 0-4 and 5-9, for a small network with random weights."""
-    from feature_extractors import digits_as_images
-
     digits_as_images(folder / "digits")
     problems = []
     for name, digits in (("low_digits", range(5)), ("high_digits", range(5, 10))):

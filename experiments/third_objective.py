@@ -15,7 +15,6 @@ import argparse
 import sys
 
 import numpy as np
-from study import Study, describe, number, paired_table, run_study
 
 from moevoprune import Front
 from moevoprune.cli.sweeping import SweepRun
@@ -24,6 +23,8 @@ from moevoprune.fronts.plots.style import GREY, SKY, VERMILLION, new_figure
 from moevoprune.fronts.robustness import feature_noise
 from moevoprune.fronts.statistics import interval
 from moevoprune.fronts.tables import markdown_table
+from moevoprune.studies.saying import describe, number, paired_table
+from moevoprune.studies.study import Study, run_study
 
 NOISES = (0.0, 0.5, 1.0, 2.0)
 SHARES = (0.05, 0.25)

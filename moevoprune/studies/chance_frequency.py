@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from moevoprune.errors import InputError, whole_number
 from moevoprune.fronts.front import Bits, Front, Values
-from moevoprune.fronts.rank_correlation import rank_correlation
 from moevoprune.fronts.statistics import Interval, jackknife_interval
 from moevoprune.search.archive import non_dominated
+from moevoprune.studies.rank_correlation import rank_correlation
 
 __all__ = ["chance_frequencies", "frequency_agreement", "merged_masks_by_run"]
 

@@ -11,7 +11,17 @@ from moevoprune.fronts.statistics import holm, paired_test
 from moevoprune.fronts.tables import markdown_table
 from moevoprune.fronts.wording import bare
 
-__all__ = ["describe", "number", "p_cell", "paired_table", "shown_higher", "verdict", "verdict_where"]
+__all__ = [
+    "describe",
+    "number",
+    "p_cell",
+    "paired_table",
+    "shown_higher",
+    "shown_lower",
+    "verdict",
+    "verdict_counted",
+    "verdict_where",
+]
 
 
 def describe(name: str, features: FeatureSet) -> str:
@@ -78,6 +88,19 @@ def shown_higher(
     }
 
 
+def shown_lower(
+    pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], level: float = 0.05
+) -> dict[str, bool]:
+    """By data set, whether the first column is shown to be lower: see :func:`shown_higher`.
+
+    Parameters
+    ----------
+    pairs, level
+        As for :func:`shown_higher`.
+    """
+    return shown_higher({name: (second, first) for name, (first, second) in pairs.items()}, level)
+
+
 def verdict(held: Iterable[bool]) -> str:
     """Say whether a claim holds: everywhere, somewhere or nowhere."""
     found = set(held)
@@ -95,6 +118,17 @@ def verdict_where(held: Mapping[str, bool]) -> str:
     said = verdict(held.values()).capitalize()
     where = [name for name, here in held.items() if here]
     return f"{said} ({', '.join(where)})" if 0 < len(where) < len(held) else said
+
+
+def verdict_counted(held: Sequence[bool]) -> str:
+    """Say as Markdown whether a claim holds, and in how many data sets.
+
+    Parameters
+    ----------
+    held
+        Of every data set, at least one.
+    """
+    return f"**{verdict(held)}** ({sum(held)} of {len(held)} data sets)"
 
 
 def p_cell(value: float | None) -> str:

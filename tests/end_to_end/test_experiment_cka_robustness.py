@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 
 from moevoprune import PruningProblem
 from moevoprune.search.journal import EvaluationJournal
+from moevoprune.studies.study import run_study
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 HEAD = "[data]\nfeatures = 'small.npz'\n[problem]\ncv = 2\n[head]\nhidden = 6\nepochs = 2\nbatch_size = 32\n"
@@ -22,12 +23,11 @@ HEAD = "[data]\nfeatures = 'small.npz'\n[problem]\ncv = 2\n[head]\nhidden = 6\ne
 def call(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     experiment = importlib.import_module("cka_robustness")
-    study = importlib.import_module("study")
 
     def run(*arguments):
         folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "results"), "--jobs", "1"]
         monkeypatch.setattr(sys, "argv", ["cka_robustness.py", *folders, *arguments])
-        return study.run_study("cka_robustness", "", experiment.carry_out, 5, {}, experiment.add_options)
+        return run_study("cka_robustness", "", experiment.carry_out, 5, {}, experiment.add_options)
 
     return run
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import runpy
 import sys
 from argparse import Namespace
@@ -19,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 from moevoprune import Front, load_features
 from moevoprune.cli.config import parse_config, read_toml
 from moevoprune.cli.data import load_data
+from moevoprune.studies.study import Study
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SETTINGS = "[problem]\ncv = 1\n[head]\nhidden = [8]\nepochs = 2\n"
@@ -26,7 +26,6 @@ SETTINGS = "[problem]\ncv = 1\n[head]\nhidden = [8]\nepochs = 2\n"
 
 @pytest.fixture
 def call(monkeypatch, tmp_path, small_features):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
     shifted = replace(small_features, X_train=small_features.X_train + 2, X_test=small_features.X_test + 2)
     for name, features in (("one", small_features), ("other", shifted)):
         features.save(tmp_path / f"{name}.npz")
@@ -97,8 +96,7 @@ def test_windows_are_those_of_the_outputs_and_a_second_call_searches_nothing(cal
 
 
 def test_of_a_data_set_that_is_alone_the_last_class_is_out_of_distribution(call, tmp_path, small_features):
-    study = importlib.import_module("study").Study("trial", Namespace(data=["alone"], work=tmp_path / "work"))
-    study.arguments.data = [str(tmp_path / "one.npz")]
+    study = Study("trial", Namespace(data=[str(tmp_path / "one.npz")], work=tmp_path / "work"))
     ((source, settings),) = study.with_others_as_ood().items()
     assert source == study.arguments.data[0]
     found = load_features(settings["data.features"])

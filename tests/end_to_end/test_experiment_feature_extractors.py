@@ -19,7 +19,6 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 @pytest.fixture
 def call(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
     monkeypatch.setenv("MOEVOPRUNE_CACHE", str(tmp_path / "cache"))
     generator = np.random.default_rng(5)
     for label in range(3):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from moevoprune import Front
+from moevoprune.studies.study import run_study
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PROBLEM = "[data]\nfeatures = 'small_leaves.npz'\n[problem]\ncv = 2\n[head]\nepochs = 2\nbatch_size = 32\n"
@@ -22,7 +23,6 @@ PROBLEM = "[data]\nfeatures = 'small_leaves.npz'\n[problem]\ncv = 2\n[head]\nepo
 def call(monkeypatch, tmp_path, small_features):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     experiment = importlib.import_module("pruning_encodings")
-    study = importlib.import_module("study")
     # half of the six: the others are the same code
     some = {name: experiment.ENCODINGS[name] for name in ("1 layer", "FC1", "FS")}
     monkeypatch.setattr(experiment, "ENCODINGS", some)
@@ -33,7 +33,7 @@ def call(monkeypatch, tmp_path, small_features):
         folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "results"), "--jobs", "1"]
         asked = [str(tmp_path / "leaves.toml"), "--seeds", "2", "--hidden", "6", "--budget", "8"]
         monkeypatch.setattr(sys, "argv", ["pruning_encodings.py", *asked, *folders, *arguments])
-        return study.run_study("pruning_encodings", "", experiment.carry_out, 5, {}, experiment.add_options)
+        return run_study("pruning_encodings", "", experiment.carry_out, 5, {}, experiment.add_options)
 
     return run
 

@@ -1,4 +1,4 @@
-"""What the experiments share: options, results files, and tables of paired tests."""
+"""What the experiments share: options and results files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from scipy.stats import ttest_rel
 
 from moevoprune import InputError
 from moevoprune.fronts.plots.style import new_axes
@@ -72,16 +71,3 @@ def test_bad_input_and_interruption(call, capsys):
     assert call(stop) == 130
     assert call(refuse, "--seeds", "0") == 2
     assert "--seeds" in capsys.readouterr().err
-
-
-def test_tests_are_paired_and_corrected(study):
-    pairs = {"a": ([0.9, 0.8, 0.95], [0.7, 0.72, 0.71]), "b": ([0.5, 0.6, 0.4], [0.55, 0.5, 0.45])}
-    head, _, *lines = study.paired_table(pairs, "one", "other").splitlines()
-    assert "difference" in head
-    p_values = [ttest_rel(*pair).pvalue for pair in pairs.values()]
-    smaller, larger = p_values
-    assert smaller < larger
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    assert [float(line[4]) for line in cells] == pytest.approx(p_values, abs=5e-4)
-    assert [float(line[5]) for line in cells] == pytest.approx([2 * smaller, max(2 * smaller, larger)], abs=5e-4)
-    assert cells[0][1] == ".883"

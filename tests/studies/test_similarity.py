@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moevoprune import InputError, PruningProblem
-from moevoprune.fronts.similarity import compare_heads, first_layer_weights
+from moevoprune.studies.similarity import compare_heads, first_layer_weights
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from moevoprune import InputError, PruningProblem
-from moevoprune.cli import run_baselines as module
-from moevoprune.cli.run_baselines import WantedBaseline, run_baselines
 from moevoprune.cli.sweeping import WantedRun, run_wanted
+from moevoprune.studies import run_baselines as module
+from moevoprune.studies.run_baselines import WantedBaseline, run_baselines
 
 SETTINGS = {
     "problem.objectives": "accuracy,active_neurons",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moevoprune import InputError
-from moevoprune.fronts.matched_pairs import equal_pairs, gain_of_picking
+from moevoprune.studies.matched_pairs import equal_pairs, gain_of_picking
 
 
 def test_neighbours_in_size_are_paired_once():

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from moevoprune import InputError
-from moevoprune.fronts.rank_correlation import rank_correlation
+from moevoprune.studies.rank_correlation import rank_correlation
 
 
 def test_without_others_it_is_spearmans():

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm, ttest_rel
 
 from moevoprune import InputError, PruningProblem, evolve
-from moevoprune.fronts.readings import (
+from moevoprune.studies.readings import (
     DENSE,
     Readings,
     compare_readings,
