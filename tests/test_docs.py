@@ -36,6 +36,7 @@ from moevoprune.fronts.plots import style
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
+EXPERIMENTS = ROOT / "experiments"
 PAGES = [README, *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
 
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
@@ -162,11 +163,25 @@ def test_mentions_are_found():
     assert any(command.startswith("moevoprune explain DIR") for command in mentioned(DOCS / "images.md"))
 
 
-def test_links_of_the_readme_lead_somewhere():
-    links = re.findall(r"\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", [README, EXPERIMENTS / "README.md"], ids=["main", "experiments"])
+def test_links_of_a_readme_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
     assert len(links) >= 3
     for link in links:
-        assert link.startswith("https://") or (ROOT / link).exists(), link
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+def test_every_experiment_has_results_and_an_answer():
+    answers = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
+    scripts = [path.stem for path in EXPERIMENTS.glob("*.py")]
+    assert len(scripts) >= 10
+    for name in scripts:
+        assert f"](results/{name}.md)" in answers
+        for suffix in (".md", ".csv", ".png"):
+            assert (EXPERIMENTS / "results" / f"{name}{suffix}").is_file(), (name, suffix)
+        page = (EXPERIMENTS / "results" / f"{name}.md").read_text(encoding="utf-8")
+        for figure in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page):
+            assert (EXPERIMENTS / "results" / figure).is_file(), (name, figure)
 
 
 def test_the_two_commands_of_the_readme_are_what_ci_runs():

@@ -13,10 +13,10 @@ from scipy.stats import t, ttest_rel
 from sklearn.metrics import r2_score
 
 from moevoprune.construction.building import build_network
-from moevoprune.construction.comparison import MethodScore
-from moevoprune.construction.records import ComparisonRecord
 from moevoprune.construction.settings import ConstructionSettings
 from moevoprune.construction.tables import open_table, split_table
+from moevoprune.studies import constructed_networks_runs
+from moevoprune.studies.study import run_study
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 LITTLE = ConstructionSettings(hidden=(10, 8), epsilons=(0.0, 0.8), epochs=5, weight_decay=0.01, cv=2, repeats=1)
@@ -35,7 +35,8 @@ def call(script, monkeypatch, tmp_path):
     def run(*arguments):
         folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--jobs", "1"]
         monkeypatch.setattr(sys, "argv", ["feedforward_construction.py", "--quick", *arguments, *folders])
-        return script.main()
+        quick = {"seeds": 2, "budget": 20}
+        return run_study("feedforward_construction", "", script.carry_out, 10, quick, script.add_options, data=())
 
     return run
 
@@ -45,7 +46,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_scores_and_tests_are_those_of_the_networks(call, script, small_features, tmp_path, capsys, monkeypatch):
+def test_scores_and_tests_are_those_of_the_networks(call, small_features, tmp_path, capsys, monkeypatch):
     small_features.save(tmp_path / "small.npz")
     sources = (str(tmp_path / "small.npz"), "linnerud")
     assert call(*sources) == 0
@@ -73,51 +74,10 @@ def test_scores_and_tests_are_those_of_the_networks(call, script, small_features
         raise AssertionError("all of it was done already")
 
     capsys.readouterr()
-    monkeypatch.setattr(script, "carry_out", refuse)
+    monkeypatch.setattr(constructed_networks_runs, "carry_out", refuse)
     assert call(*sources) == 0
     assert "4 runs, 4 of them finished already" in capsys.readouterr().out
     assert out.with_suffix(".md").read_text(encoding="utf-8") == text
-
-
-def record(**tests):
-    sizes = {"large": 1000, "refined": 200, "best_scoring": 300, "scratch": 200}
-    scores = tuple(MethodScore(method, (5,), sizes[method], test) for method, test in tests.items())
-    return ComparisonRecord("accuracy", 1.0, 0.5, scores)
-
-
-@pytest.mark.parametrize(
-    ("refined", "said"),
-    [
-        # within the margin of .01, and always above the network from scratch
-        (
-            (0.900, 0.911, 0.921, 0.929),
-            {"no_loss": "holds**", "beats_scratch": "holds**", "beats_original": "claim holds in part.**"},
-        ),
-        # two points below the large network
-        ((0.880, 0.891, 0.901, 0.909), {"no_loss": "does not hold**", "beats_scratch": "does not hold**"}),
-        # above it
-        ((0.920, 0.932, 0.941, 0.951), {"no_loss": "holds**", "beats_original": "claim holds.**"}),
-    ],
-)
-def test_claims_are_answered_by_their_rules(script, refined, said):
-    large, scratch = (0.90, 0.91, 0.92, 0.93), (0.881, 0.892, 0.900, 0.911)
-    seeds = [
-        record(large=a, refined=b, best_scoring=b, scratch=c)
-        for a, b, c in zip(large, refined, scratch, strict=True)
-    ]
-    for claim, answer in said.items():
-        assert answer in getattr(script, claim)({"made": seeds}), claim
-
-
-def test_parameters_that_stay_are_no_success(script):
-    seeds = [record(large=0.9, refined=0.9, best_scoring=0.9, scratch=0.9) for _ in range(3)]
-    assert "**The claim holds**" in script.no_loss({"made": seeds})
-    wide = [
-        ComparisonRecord("accuracy", 1.0, 0.5, (seed["large"], seed["best_scoring"], refined))
-        for seed in seeds
-        for refined in [MethodScore("refined", (5,), 301, 0.9)]
-    ]
-    assert "**The claim does not hold**" in script.no_loss({"made": wide})
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from moevoprune.filters.images import load_images, to_tensor
 from moevoprune.filters.results import FilterFront
 from moevoprune.filters.saving import load_network, read_record
 from moevoprune.fronts.wording import bare
+from moevoprune.studies.study import run_study
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 NETWORK = """
@@ -54,7 +55,7 @@ def call(monkeypatch, tmp_path):
         folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--jobs", "1"]
         network = ["--network", f"{tmp_path / 'networks.py'}:small"]
         monkeypatch.setattr(sys, "argv", ["filter_pruning.py", *arguments, "--quick", *network, *folders])
-        return script.main()
+        return run_study("filter_pruning", "", script.carry_out, 3, {"seeds": 2}, script.add_options)
 
     return run
 
