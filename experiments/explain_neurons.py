@@ -68,7 +68,7 @@ def ten_section(study: Study, run: SweepRun, neurons: Neurons) -> str:
     section = f"## The ten most frequent neurons of {run.name}\n\n{ten_table(neurons)}"
     if run.config.data.images is None:
         return section
-    path = study.arguments.out / f"{study.name}_{run.name}{'_quick' if study.quick else ''}.png"
+    path = study.arguments.out / f"{study.arguments.name}_{run.name}{'_quick' if study.quick else ''}.png"
     save_merged_heat_maps(run, neurons, path)
     return f"{section}\n\n![Heat maps of {run.name}]({path.name})"
 

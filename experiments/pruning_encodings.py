@@ -16,6 +16,7 @@ import argparse
 import sys
 from typing import Any
 
+from moevoprune import InputError
 from moevoprune.errors import whole_number
 from moevoprune.studies.pruning_encodings import baselines_at_winners_size, cell_rows, read_cells, variant_name
 from moevoprune.studies.pruning_encodings_claims import HOW_JUDGED, READINGS, claims, compare_cells
@@ -39,7 +40,8 @@ GUIDED_POP = 40
 def variants(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Settings of all searches, by the name of the search and of the encoding."""
     found = {}
-    for name, (encoding, depth, factor) in ENCODINGS.items():
+    for name in chosen_encodings(arguments):
+        encoding, depth, factor = ENCODINGS[name]
         budget = round(factor * arguments.budget)
         common = {
             "problem.encoding": encoding,
@@ -56,12 +58,23 @@ def variants(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return found
 
 
+def chosen_encodings(arguments: argparse.Namespace) -> list[str]:
+    """Titles of the encodings, in their own order."""
+    if arguments.encodings is None:
+        return list(ENCODINGS)
+    asked = [name.strip() for name in arguments.encodings.split(",")]
+    for name in asked:
+        if name not in ENCODINGS:
+            raise InputError(f"--encodings: {name!r} is none of {', '.join(ENCODINGS)}")
+    return [name for name in ENCODINGS if name in asked]
+
+
 def carry_out(study: Study) -> None:
     """Run searches and baselines, and say what came out."""
     whole_number("--budget", study.arguments.budget, 4)
     runs = study.sweep(variants(study.arguments))
     baselines = baselines_at_winners_size(runs, study.arguments.jobs, study.say)
-    cells = read_cells(runs, ENCODINGS, baselines)
+    cells = read_cells(runs, chosen_encodings(study.arguments), baselines)
     compared = compare_cells(cells)
     study.rows += cell_rows(cells)
     study.sections += ["## Claims", claims(compared)]
@@ -98,6 +111,7 @@ def about(study: Study) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this experiment."""
+    parser.add_argument("--encodings", metavar="A,B", help=f"some of {', '.join(ENCODINGS)} (default: all)")
     parser.add_argument(
         "--budget", type=int, default=200, help="evaluations per search, for both layers 1.5 times (default: 200)"
     )

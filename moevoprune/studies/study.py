@@ -7,6 +7,7 @@ finished ones are not run again, and those begun are gone on with.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,7 +42,7 @@ class Study:
     Attributes
     ----------
     name
-        Of the experiment, and of its files.
+        Of the experiment.
     arguments
         What was typed.
     sections, rows
@@ -64,17 +65,22 @@ class Study:
         return bool(self.arguments.quick)
 
     @property
+    def stem(self) -> str:
+        """What the names of the results' files begin with."""
+        return f"{self.arguments.name}_quick" if self.quick else str(self.arguments.name)
+
+    @property
     def command(self) -> str:
         """What was typed, without folders."""
         words = sys.argv[1:]
-        for option in ("--work", "--out", "--jobs"):
+        for option in ("--work", "--out", "--name", "--jobs"):
             if option in words:
                 place = words.index(option)
                 del words[place : place + 2]
             words = [word for word in words if not word.startswith(f"{option}=")]
         # a word may be several files, with commas between
         named = (",".join(Path(part).name for part in word.split(",")) for word in words)
-        return " ".join(["python", f"experiments/{self.name}.py", *named])
+        return shlex.join(["python", f"experiments/{self.name}.py", *named])
 
     def sweep(
         self,
@@ -124,7 +130,7 @@ class Study:
     def write(self, title: str, about: str, ax: Axes) -> None:
         """Write the experiment's Markdown, CSV and the figure that ``ax`` is part of, and print the first."""
         folder = self.arguments.out
-        stem = f"{self.name}_quick" if self.quick else self.name
+        stem = self.stem
         try:
             folder.mkdir(parents=True, exist_ok=True)
             names = list(dict.fromkeys(key for row in self.rows for key in row))
@@ -164,7 +170,7 @@ def run_study(
     seeds
         Seeds of its full form.
     quick
-        Options as ``--quick`` sets them.
+        Options as ``--quick`` sets them, where they are not typed.
     add_options
         Adds options of its own.
     data, data_help
@@ -201,19 +207,23 @@ def run_study(
         "--out",
         type=Path,
         default=Path(sys.argv[0]).parent / "results",
-        help=f"folder of {name}.md, .csv and .png (default: experiments/results)",
+        help="folder of the results, a .md, a .csv and a .png file (default: experiments/results)",
     )
+    parser.add_argument("--name", default=name, help=f"what these files are called (default: {name})")
     if add_options is not None:
         add_options(parser)
     arguments = parser.parse_args()
     if arguments.quick:
-        vars(arguments).update(quick)
+        parser.set_defaults(**quick)
+        arguments = parser.parse_args()
         # its runs are others than those of the full form
         arguments.work = arguments.work / "quick"
     try:
         whole_number("--seeds", arguments.seeds, 1, 1000)
         if arguments.jobs is not None:
             whole_number("--jobs", arguments.jobs, 1, 1024)
+        if not arguments.name or Path(arguments.name).name != arguments.name:
+            raise InputError(f"--name {arguments.name}: is no plain file name: folders go into --out")
         carry_out(Study(name, arguments))
     except InputError as error:
         print(f"{name}: error: {printable(str(error))}", file=sys.stderr)

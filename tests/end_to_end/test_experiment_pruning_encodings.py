@@ -23,15 +23,14 @@ PROBLEM = "[data]\nfeatures = 'small_leaves.npz'\n[problem]\ncv = 2\n[head]\nepo
 def call(monkeypatch, tmp_path, small_features):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     experiment = importlib.import_module("pruning_encodings")
-    # half of the six: the others are the same code
-    some = {name: experiment.ENCODINGS[name] for name in ("1 layer", "FC1", "FS")}
-    monkeypatch.setattr(experiment, "ENCODINGS", some)
     small_features.save(tmp_path / "small_leaves.npz")
     (tmp_path / "leaves.toml").write_text(PROBLEM)
 
     def run(*arguments):
         folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "results"), "--jobs", "1"]
         asked = [str(tmp_path / "leaves.toml"), "--seeds", "2", "--hidden", "6", "--budget", "8"]
+        # half of the six: the others are the same code
+        asked += ["--encodings", "1 layer,FS, FC1"]
         monkeypatch.setattr(sys, "argv", ["pruning_encodings.py", *asked, *folders, *arguments])
         return run_study("pruning_encodings", "", experiment.carry_out, 5, {}, experiment.add_options)
 
@@ -85,7 +84,7 @@ def test_its_figures_are_those_of_the_runs(call, tmp_path, capsys):
 def test_the_searches_are_the_published_ones_and_never_longer(monkeypatch):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     experiment = importlib.import_module("pruning_encodings")
-    found = experiment.variants(Namespace(budget=200, hidden=64, preset="default"))
+    found = experiment.variants(Namespace(budget=200, hidden=64, preset="default", encodings=None))
     encodings = ["connections", "features", "neurons", "neurons:1", "neurons:2", "neurons:both"]
     assert sorted(one["problem.encoding"] for name, one in found.items() if name.startswith("ga-")) == encodings
     assert len(found) == 12
@@ -105,7 +104,12 @@ def _where(row):
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [(["--budget", "2"], "--budget"), (["--preset", "papr"], "paper"), (["--hidden", "0"], "hidden")],
+    [
+        (["--budget", "2"], "--budget"),
+        (["--preset", "papr"], "paper"),
+        (["--hidden", "0"], "hidden"),
+        (["--encodings", "FS,FC3"], "FC3"),
+    ],
 )
 def test_bad_input_is_one_line(call, capsys, tmp_path, arguments, named):
     assert call(*arguments) == 2

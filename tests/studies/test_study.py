@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import sys
-from pathlib import Path
 
 import pytest
 
 from moevoprune import InputError
 from moevoprune.fronts.plots.style import new_axes
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-@pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    return importlib.import_module("study")
+from moevoprune.studies.study import run_study
 
 
 @pytest.fixture
-def call(study, monkeypatch, tmp_path):
+def call(monkeypatch, tmp_path):
     def run(carry_out, *arguments):
         folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "results")]
         monkeypatch.setattr(sys, "argv", ["trial.py", *folders, *arguments])
-        return study.run_study("trial", "A trial.", carry_out, 5, {"seeds": 2})
+        return run_study("trial", "A trial.", carry_out, 5, {"seeds": 2})
 
     return run
 
@@ -57,6 +48,26 @@ def test_the_quick_form_keeps_apart(call, tmp_path):
 
     assert call(carry_out, "--quick") == 0
     assert (tmp_path / "results" / "trial_quick.md").exists()
+
+
+def test_what_is_typed_counts_before_the_quick_form(call):
+    seen = []
+    assert call(lambda study: seen.extend(study.seeds), "--quick", "--seeds", "3") == 0
+    assert seen == [1, 2, 3]
+
+
+def test_files_can_be_called_something_else(call, tmp_path, capsys):
+    def carry_out(study):
+        assert study.command == "python experiments/trial.py --seeds 3"
+        study.write("A trial", "What it is.", new_axes(None, (2, 2)))
+
+    assert call(carry_out, "--seeds", "3", "--name", "leaves") == 0
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"leaves.md", "leaves.csv", "leaves.png"}
+    assert "](leaves.png)" in (tmp_path / "results" / "leaves.md").read_text()
+    capsys.readouterr()
+    assert call(carry_out, "--name", "../leaves") == 2
+    assert "--name ../leaves" in capsys.readouterr().err
+    assert call(carry_out, "--name", "") == 2
 
 
 def test_bad_input_and_interruption(call, capsys):
