@@ -28,7 +28,7 @@ from moevoprune.studies.robustness_prediction import (
     relations,
 )
 from moevoprune.studies.saying import describe
-from moevoprune.studies.study import Settings, Study, run_study
+from moevoprune.studies.study import MOST_EVALUATIONS, Settings, Study, run_study
 
 GENETIC, ENCODINGS, SEARCHES = "genetic-", ("features", "neurons"), ("random", "guided")
 
@@ -46,8 +46,8 @@ def variants(budget: int, masks: int) -> dict[str, Settings]:
 
 def carry_out(study: Study) -> None:
     """Search, compare and score the heads, and say what came out."""
-    budget = whole_number("--budget", study.arguments.budget, 2)
-    n_masks = whole_number("--masks", study.arguments.masks, 10)
+    budget = whole_number("--budget", study.arguments.budget, 2, MOST_EVALUATIONS)
+    n_masks = whole_number("--masks", study.arguments.masks, 10, MOST_EVALUATIONS)
     runs = study.sweep(variants(budget, n_masks))
     genetic = [run for run in runs if run.variant not in SEARCHES]
     sampled = [run for run in runs if run.variant in SEARCHES]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 from moevoprune.cli.building import read_problem
 from moevoprune.cli.sweeping import SweepRun
@@ -70,7 +71,7 @@ def ten_section(study: Study, run: SweepRun, neurons: Neurons) -> str:
         return section
     path = study.arguments.out / f"{study.arguments.name}_{run.name}{'_quick' if study.quick else ''}.png"
     save_merged_heat_maps(run, neurons, path)
-    return f"{section}\n\n![Heat maps of {run.name}]({path.name})"
+    return f"{section}\n\n![Heat maps of {run.name}]({quote(path.name)})"
 
 
 def carry_out(study: Study) -> None:

@@ -19,11 +19,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from moevoprune.errors import whole_number
 from moevoprune.studies.backbone_comparison import HOW_JUDGED, backbone_row, backbones_table, claim_sections
 from moevoprune.studies.backbone_comparison_figure import plot_backbones
 from moevoprune.studies.backbone_variants import backbone_variants
 from moevoprune.studies.digit_images import digits_as_images
-from moevoprune.studies.study import Settings, Study, run_study
+from moevoprune.studies.study import MOST_EVALUATIONS, Settings, Study, run_study
 
 PUBLISHED = "resnet50,densenet121,vgg19"
 QUICK = "resnet18,mobilenet_v3_small,squeezenet1_1"
@@ -47,7 +48,7 @@ def variants(arguments: argparse.Namespace) -> dict[str, Settings]:
     common: dict[str, Any] = {
         "problem.objectives": ["accuracy", "active_neurons", "cka"],
         "search.algorithm": "guided",
-        "search.budget": arguments.budget,
+        "search.budget": whole_number("--budget", arguments.budget, 1, MOST_EVALUATIONS),
         "compute.device": arguments.device,
         "data.root": None if arguments.root is None else str(arguments.root.absolute()),
         "data.download": arguments.download,
@@ -59,7 +60,8 @@ def variants(arguments: argparse.Namespace) -> dict[str, Settings]:
 def carry_out(study: Study) -> None:
     """Run the searches on the features of every backbone, and compare what they found."""
     arguments = study.arguments
-    arguments.backbones = arguments.backbones or (QUICK if study.quick else PUBLISHED)
+    if arguments.backbones is None:
+        arguments.backbones = QUICK if study.quick else PUBLISHED
     searches = variants(arguments)
     sources = [
         str(digits_as_images(arguments.work / "digits_as_images")) if source == DIGITS else source

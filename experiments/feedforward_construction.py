@@ -24,7 +24,7 @@ from moevoprune.studies.constructed_networks_claims import beats_original, beats
 from moevoprune.studies.constructed_networks_figure import plot_constructed_networks
 from moevoprune.studies.constructed_networks_runs import describe_task, run_comparisons, wanted_comparisons
 from moevoprune.studies.saying import number
-from moevoprune.studies.study import Study, run_study
+from moevoprune.studies.study import MOST_EVALUATIONS, Study, run_study
 
 QUICK_SETS = ("wine", "diabetes")
 QUICK = ConstructionSettings(
@@ -35,7 +35,7 @@ QUICK = ConstructionSettings(
 def carry_out(study: Study) -> None:
     """Construct the networks and their rivals, and say what came out."""
     arguments = study.arguments
-    budget = whole_number("--budget", arguments.budget, 0)
+    budget = whole_number("--budget", arguments.budget, 0, MOST_EVALUATIONS)
     sources = arguments.data or (QUICK_SETS if study.quick else BUNDLED)
     tasks = wanted_comparisons(sources, study.seeds, settings_of(study), budget, arguments.work)
     records = run_comparisons(tasks, arguments.jobs, study.say)

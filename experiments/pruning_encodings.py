@@ -23,7 +23,7 @@ from moevoprune.studies.pruning_encodings_claims import HOW_JUDGED, READINGS, cl
 from moevoprune.studies.pruning_encodings_figure import plot_pruning_encodings
 from moevoprune.studies.pruning_encodings_tables import data_sections, verdicts_table
 from moevoprune.studies.saying import describe
-from moevoprune.studies.study import Study, run_study
+from moevoprune.studies.study import MOST_EVALUATIONS, Study, run_study
 
 # encoding, hidden layers and evaluations as a multiple of those of one layer; all as published
 ENCODINGS = {
@@ -71,7 +71,7 @@ def chosen_encodings(arguments: argparse.Namespace) -> list[str]:
 
 def carry_out(study: Study) -> None:
     """Run searches and baselines, and say what came out."""
-    whole_number("--budget", study.arguments.budget, 4)
+    whole_number("--budget", study.arguments.budget, 4, MOST_EVALUATIONS)
     runs = study.sweep(variants(study.arguments))
     baselines = baselines_at_winners_size(runs, study.arguments.jobs, study.say)
     cells = read_cells(runs, chosen_encodings(study.arguments), baselines)

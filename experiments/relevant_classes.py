@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from moevoprune import Front
 from moevoprune.cli.sweeping import SweepRun, WantedRun, run_wanted
 from moevoprune.errors import whole_number
+from moevoprune.fronts.tables import markdown_text
 from moevoprune.studies.class_variants import ClassVariants, class_variants
 from moevoprune.studies.relevant_classes import (
     HOW_COMPARED,
@@ -29,7 +30,7 @@ from moevoprune.studies.relevant_classes import (
 )
 from moevoprune.studies.relevant_classes_figure import plot_relevant_classes
 from moevoprune.studies.saying import describe
-from moevoprune.studies.study import Study, run_study
+from moevoprune.studies.study import MOST_EVALUATIONS, Study, run_study
 
 STEPS = (0.2, 0.4, 0.6, 0.8)
 POP = 30
@@ -54,7 +55,7 @@ def run_all(study: Study, sets: Sequence[ClassVariants]) -> list[SweepRun]:
 
 def carry_out(study: Study) -> None:
     """Run the searches and say what came out."""
-    whole_number("--budget", study.arguments.budget, POP, 1_000_000)
+    whole_number("--budget", study.arguments.budget, POP, MOST_EVALUATIONS)
     # no test over pairs of seeds without
     whole_number("--seeds", study.arguments.seeds, 3, 1000)
     sets = class_variants(study, STEPS)
@@ -74,7 +75,7 @@ def carry_out(study: Study) -> None:
             describe(data.name, data.features) + ".",
             "### One class left out",
             *left_out_tables(result, tests[data.name]),
-            f"### {data.added_name} added in steps",
+            f"### {markdown_text(data.added_name)} added in steps",
             steps_table(result),
         ]
     study.write("Which features the classes need", about(study), plot_relevant_classes(results, tests))
@@ -104,4 +105,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_study("relevant_classes", __doc__, carry_out, 5, {"seeds": 3, "budget": 60}, add_options))
+    data_help = "features .npz or problem .toml, of three classes at least (default: digits)"
+    trial = {"seeds": 3, "budget": 60}
+    sys.exit(run_study("relevant_classes", __doc__, carry_out, 5, trial, add_options, data_help=data_help))

@@ -31,7 +31,7 @@ from moevoprune.studies.search_ablation import (
     scores_of,
 )
 from moevoprune.studies.search_ablation_figure import plot_search_ablation
-from moevoprune.studies.study import Study, run_study
+from moevoprune.studies.study import MOST_EVALUATIONS, Study, run_study
 
 OTHERS = ("nsga2", "nsga3", "sms_emoa", "age_moea", "spea2", "reference", "random")
 REFERENCE_CHILDREN = 2
@@ -40,15 +40,18 @@ REFERENCE_CHILDREN = 2
 def variants(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Settings of all searches, by name; age_moea is missing where numba is."""
     pop = whole_number("--pop", arguments.pop, 2, 10_000)
-    budget = whole_number("--budget", arguments.budget, pop, 1_000_000)
+    budget = whole_number("--budget", arguments.budget, pop, MOST_EVALUATIONS)
     if pop % REFERENCE_CHILDREN or budget % pop:
         # a generation is two masks in the reference search
         raise InputError(
             f"--budget {budget}, --pop {pop}: only whole generations cost all searches the same; use an even "
             "population, and a multiple of it as the budget"
         )
-    if "accuracy" not in arguments.objectives.split(","):
+    objectives = [name.strip() for name in arguments.objectives.split(",")]
+    if "accuracy" not in objectives:
         raise InputError(f"--objectives {arguments.objectives}: searches are compared by accuracy: add it")
+    if len(objectives) < 2:
+        raise InputError(f"--objectives {arguments.objectives}: searches are for fronts: add a second objective")
     # not by evaluations: a start that lost a mask it held twice would earn a generation more
     generations = budget // pop
     common = {"problem.objectives": arguments.objectives, "search.pop": pop, "search.gens": generations}

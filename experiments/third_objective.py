@@ -18,13 +18,14 @@ import numpy as np
 
 from moevoprune import Front
 from moevoprune.cli.sweeping import SweepRun
+from moevoprune.errors import whole_number
 from moevoprune.fronts.comparison import MethodResult, score
 from moevoprune.fronts.plots.style import GREY, SKY, VERMILLION, new_figure
 from moevoprune.fronts.robustness import feature_noise
 from moevoprune.fronts.statistics import interval
 from moevoprune.fronts.tables import markdown_table
 from moevoprune.studies.saying import describe, number, paired_table
-from moevoprune.studies.study import Study, run_study
+from moevoprune.studies.study import MOST_EVALUATIONS, Study, run_study
 
 NOISES = (0.0, 0.5, 1.0, 2.0)
 SHARES = (0.05, 0.25)
@@ -60,7 +61,8 @@ def correlations(fronts: list[Front]) -> str:
 
 
 def carry_out(study: Study) -> None:
-    three, budget = f"and {study.arguments.third}", {"search.budget": study.arguments.budget}
+    n_evaluations = whole_number("--budget", study.arguments.budget, 1, MOST_EVALUATIONS)
+    three, budget = f"and {study.arguments.third}", {"search.budget": n_evaluations}
     names = {"two": TWO, study.arguments.third.replace(":", "-"): three}
     both = ["accuracy", "active_neurons"]
     runs = study.sweep(
@@ -117,7 +119,7 @@ def draw_and_write(study: Study, found: dict[str, dict[str, list[dict[str, float
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     study.write(
         "What the third objective buys",
-        f"Fronts in accuracy and active neurons, and the same with {study.arguments.third}, "
+        f"`{study.command}`\n\nFronts in accuracy and active neurons, and the same with {study.arguments.third}, "
         f"{study.arguments.budget} evaluations each, {len(study.seeds)} seeds; means with 95 % intervals over the "
         "seeds. Members are picked by validation rows, as the most accurate with at most 5 or 25 % of the bits; "
         "noise is in standard deviations of the training rows. The test rows only score.",
@@ -126,6 +128,7 @@ def draw_and_write(study: Study, found: dict[str, dict[str, list[dict[str, float
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this experiment."""
     parser.add_argument("--third", default="cka:noise", help="the third objective (default: cka:noise)")
     parser.add_argument("--budget", type=int, default=600, help="evaluations per search (default: 600)")
 

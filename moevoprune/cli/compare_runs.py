@@ -26,7 +26,7 @@ from moevoprune.fronts.run_folder import (
     folder_name,
     read_record,
 )
-from moevoprune.fronts.tables import aligned, csv_text, markdown_table
+from moevoprune.fronts.tables import aligned, csv_text, markdown_table, markdown_text
 from moevoprune.fronts.wording import bare, unit
 
 if TYPE_CHECKING:
@@ -283,11 +283,11 @@ def _markdown(
         "",
         f"`{printable(command)}`",
         "",
-        *markdown_table([[_plain(cell) for cell in line] for line in table]),
+        *markdown_table([[markdown_text(cell) for cell in line] for line in table]),
         "",
     ]
     for sentence in [*_sentences(comparison), *notes]:
-        parts += [_plain(f"{sentence[0].upper()}{sentence[1:]}."), ""]
+        parts += [markdown_text(f"{sentence[0].upper()}{sentence[1:]}."), ""]
     parts += [
         f"![Attainment surfaces: what one, half and all of the runs reach at each size]({FIGURES}/{_ATTAINMENT})",
         "",
@@ -296,11 +296,6 @@ def _markdown(
         *(f"* {line}" for line in _EXPLAINED),
     ]
     return "\n".join(parts) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Text of others in Markdown: names of folders must not open a cell or a tag."""
-    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _csv(runs: Sequence[_Run], comparison: SeedComparison) -> str:

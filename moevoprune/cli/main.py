@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 from moevoprune.cli import (
     compare_runs,
@@ -22,7 +21,7 @@ from moevoprune.cli import (
     robustness,
     sweep,
 )
-from moevoprune.cli.options import add_engine_options, add_image_options, add_search_options
+from moevoprune.cli.options import OneLineParser, add_engine_options, add_image_options, add_search_options
 from moevoprune.errors import InputError, printable
 from moevoprune.fronts.run_folder import ENSEMBLES, FIGURES, WINDOWS_FIGURE
 
@@ -44,19 +43,12 @@ Evolve a Pareto front of small, accurate, robust heads on the features of a froz
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, but an error is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-
 def _build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="moevoprune", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=OneLineParser)
 
     run = commands.add_parser(
         "run",

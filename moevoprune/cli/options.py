@@ -1,10 +1,24 @@
-"""Options that several commands share. Nothing heavy is imported: ``--help`` must be quick."""
+"""Options that several commands share, and how slips in them are said.
+
+Nothing heavy is imported: ``--help`` must be quick.
+"""
 
 from __future__ import annotations
 
 import argparse
+from typing import NoReturn
 
-__all__ = ["add_engine_options", "add_image_options", "add_search_options"]
+from moevoprune.errors import printable
+
+__all__ = ["OneLineParser", "add_engine_options", "add_image_options", "add_search_options"]
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, but an error is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and exit with code 2."""
+        self.exit(2, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:

@@ -248,7 +248,13 @@ def resolve(
         for other in loaded
         if (other.asked.data, other.asked.backbone) == (asked.data, asked.backbone)
     )
-    config, problem = build_problem(alone(asked), next(same, None), say)
+    try:
+        config, problem = build_problem(alone(asked), next(same, None), say)
+    except InputError as error:
+        # there are several sources: which one is it?
+        said, path = str(error), Path(source)
+        named = path.name in said or said.startswith(f"{path.stem}:")
+        raise InputError(said if named else f"{source}: {said}") from None
     with problem:
         # of one machine with all its cores, where somebody continues a run by itself
         config = config.model_copy(update={"compute": config.compute.model_copy(update={"jobs": None})})

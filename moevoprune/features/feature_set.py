@@ -33,7 +33,9 @@ __all__ = ["FeatureSet", "Task"]
 Task = Literal["classification", "regression"]
 Array = npt.NDArray[Any]
 
-_REGRESSION_HINT = "for regression, use task='regression' (command line: --set task=regression)"
+_REGRESSION_HINT = (
+    "for regression, use task='regression' (in the file, or on the command line: --set task=regression)"
+)
 _MAX_LISTED = 12
 _LARGEST_EXTRACTION = 2**20
 _IN_MEMORY = ("X_ood", "X_ood_test")

@@ -7,7 +7,9 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["aligned", "csv_text", "markdown_table"]
+from moevoprune.errors import printable
+
+__all__ = ["aligned", "csv_text", "markdown_table", "markdown_text"]
 
 
 def csv_text(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -53,13 +55,25 @@ def aligned(table: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     ]
 
 
+def markdown_text(text: str) -> str:
+    """Text of others in Markdown: names of classes or folders must not open a cell, a tag or a line.
+
+    Parameters
+    ----------
+    text
+        As it was found.
+    """
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
 def markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
     """Lay a table out in Markdown, all columns but the first aligned at their right edge.
 
     Parameters
     ----------
     table
-        Cells of each row, equally many; the header is the first. What would end a cell is escaped already.
+        Cells of each row, equally many; the header is the first. What would end a cell is escaped already, see
+        :func:`markdown_text`.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from moevoprune.cli.building import read_problem
 from moevoprune.cli.processes import free_name
 from moevoprune.cli.sweeping import Problem, resolve
 from moevoprune.errors import InputError
@@ -127,10 +128,13 @@ def class_variants(study: Study, steps: Sequence[float]) -> list[ClassVariants]:
     for source in dict.fromkeys(study.arguments.data):
         name = free_name(source, names)
         names.add(name.casefold())
+        # before images are read, which may take hours
+        if "images" in read_problem(source)[1].get("data", {}):
+            raise InputError(f"{source}: subsets are made of features: extract them first (moevoprune extract)")
         problem = resolve(name, source, {}, (), study.say)
         features = problem.features
-        if problem.config.data.features is None:
-            raise InputError(f"{source}: subsets are made of features: extract them first (moevoprune extract)")
+        if features.task != "classification":
+            raise InputError(f"{source}: its targets are numbers: there are no classes to leave out")
         if features.n_classes < 3:
             study.sections.append(
                 f"{name} is left out: without one of its {features.n_classes} classes there is nothing to tell."

@@ -9,7 +9,7 @@ from moevoprune.filters.baselines import METHODS
 from moevoprune.filters.finishing import ORIGINAL, ORIGINAL_TUNED
 from moevoprune.filters.results import CHOSEN, NetworkScore, PruningResult
 from moevoprune.fronts.statistics import interval
-from moevoprune.fronts.tables import markdown_table
+from moevoprune.fronts.tables import markdown_table, markdown_text
 
 __all__ = [
     "BASELINES",
@@ -32,14 +32,14 @@ BASELINES = tuple(method.role for method in METHODS.values())
 """Roles of the networks that magnitude pruning leaves."""
 
 Groups = Mapping[tuple[str, str], Sequence[PruningResult]]
-"""By network and search: the results in the order of the seeds."""
+"""By network, as Markdown has it, and search: the results in the order of the seeds."""
 
 
 def group_results(results: Iterable[PruningResult]) -> Groups:
     """Sort results by their network and search, both in the order they come in."""
     groups: dict[tuple[str, str], list[PruningResult]] = {}
     for result in results:
-        groups.setdefault((result.network, result.algorithm), []).append(result)
+        groups.setdefault((markdown_text(result.network), result.algorithm), []).append(result)
     return groups
 
 

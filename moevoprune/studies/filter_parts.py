@@ -13,6 +13,7 @@ from moevoprune.filters.images import LabelledImages, Normalisation, load_images
 from moevoprune.filters.results import PruningResult
 from moevoprune.filters.settings import PruningSettings
 from moevoprune.filters.steps import NetworkPruning
+from moevoprune.fronts.tables import markdown_text
 
 __all__ = ["FilterPart", "prune_parts"]
 
@@ -69,13 +70,13 @@ class FilterPart:
         ]
 
     def describe(self) -> str:
-        """One line about images and settings."""
+        """One line of Markdown about images and settings."""
         data, settings = self.data, self.settings
         channels, height, width = data.shape
         given = settings.weights is not None
         return (
-            f"{data.name}: {len(data.X_train):,} training and {len(data.X_test):,} test images of {height} x "
-            f"{width} x {channels}, {data.n_classes} classes; {', '.join(self._names().values())}, "
+            f"{markdown_text(data.name)}: {len(data.X_train):,} training and {len(data.X_test):,} test images of "
+            f"{height} x {width} x {channels}, {data.n_classes} classes; {', '.join(self._names().values())}, "
             f"{'with weights trained elsewhere' if given else 'trained here first'}. Each search: "
             f"{settings.budget} evaluations in populations of {settings.pop}. Epochs: {settings.search_epochs} on "
             f"{settings.search_images} images for each candidate, {settings.epochs} on all training images for "

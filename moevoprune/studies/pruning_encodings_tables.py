@@ -22,8 +22,8 @@ _BASELINES = """\
 Baselines at the size of the GA's winner; in brackets, what the winner has more, with the p-value after Holm."""
 _PUBLISHED = "Published for LEAVES: ResNet-50, 512 units, another split, and fitness by test rows."
 
-# whose dense heads have one hidden layer, and two
-_ONE, _TWO = "1 layer", "FC1"
+# encodings of heads with as many hidden layers, which all have the same dense head
+_DEPTHS = {1: ("1 layer", "FS", "connections"), 2: ("FC1", "FC2", "both layers")}
 
 
 def data_sections(name: str, of: Mapping[str, Cell], compared: Comparisons) -> list[str]:
@@ -34,13 +34,14 @@ def data_sections(name: str, of: Mapping[str, Cell], compared: Comparisons) -> l
     name
         Of the data set.
     of
-        Its cells by encoding, with "1 layer", "FC1" and "FS" among them.
+        Its cells by encoding, at least one.
     compared
         With this data set.
     """
-    dense = [interval(of[encoding].heads["dense"].accuracy) for encoding in (_ONE, _TWO)]
+    words = {1: "one layer", 2: "two layers"}
+    dense = (f"{words[depth]} {_dense(of[encoding])}" for depth, encoding in _first_of_depth(of).items())
     sections = [
-        f"Not pruned: one layer {dense[0]}, two layers {dense[1]}.",
+        f"Not pruned: {', '.join(dense)}.",
         _SEARCHES,
         _searches_table(of, name, compared),
         _BASELINES,
@@ -75,13 +76,13 @@ def _baselines_table(of: Mapping[str, Cell], name: str, tests: Mapping[str, Test
 def _published_table(of: Mapping[str, Cell]) -> str:
     """Markdown: the paper's figures for LEAVES beside those of this data set."""
     table: list[Sequence[str]] = [["", "published", "here"]]
-    for encoding, title in {_ONE: "1 layer", _TWO: "2 layers"}.items():
-        here = interval(of[encoding].heads["dense"].accuracy)
-        table.append([f"not pruned, {title}", number(PUBLISHED[encoding].dense), str(here)])
+    titles = {1: "1 layer", 2: "2 layers"}
+    for depth, encoding in _first_of_depth(of).items():
+        table.append([f"not pruned, {titles[depth]}", number(PUBLISHED[encoding].dense), _dense(of[encoding])])
     for encoding, cell in of.items():
         published = f"{number(PUBLISHED[encoding].accuracy)} @ {PUBLISHED[encoding].active} %"
         table.append([f"evolved, {encoding}", published, _sized(cell, "evolved")])
-    for title, accuracy in AT_FS_DENSITY.items():
+    for title, accuracy in AT_FS_DENSITY.items() if "FS" in of else ():
         table.append([f"{title} at FS's density", number(accuracy), str(interval(of["FS"].baselines[title][2]))])
     return "\n".join(markdown_table(table))
 
@@ -108,6 +109,17 @@ def verdicts_table(cells: Cells, what: str, compared: Comparisons) -> str:
             said = [_percent(verdict.share), difference, over_rows, p_cell(verdict.p_value), verdict.word]
             table.append([f"{name}, {encoding}", *accuracies, *said])
     return "\n".join(markdown_table(table))
+
+
+def _first_of_depth(of: Mapping[str, Cell]) -> dict[int, str]:
+    """The first encoding there is for each number of hidden layers."""
+    found = {depth: [name for name in names if name in of] for depth, names in _DEPTHS.items()}
+    return {depth: names[0] for depth, names in found.items() if names}
+
+
+def _dense(cell: Cell) -> str:
+    """Test accuracy of the dense head with its interval."""
+    return str(interval(cell.heads["dense"].accuracy))
 
 
 def _sized(cell: Cell, what: str) -> str:

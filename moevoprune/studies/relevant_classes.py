@@ -11,7 +11,7 @@ import numpy.typing as npt
 from moevoprune.fronts.explanation import feature_frequency
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.statistics import Interval, PairedTest, holm, interval, paired_test
-from moevoprune.fronts.tables import markdown_table
+from moevoprune.fronts.tables import markdown_table, markdown_text
 from moevoprune.studies.class_variants import WHOLE, ClassVariants, without
 from moevoprune.studies.overlap import OverlapComparison, compare_overlap, seed_overlap
 from moevoprune.studies.saying import p_cell
@@ -210,7 +210,7 @@ def left_out_tables(result: ClassFronts, tests: Mapping[int, LeftOut]) -> list[s
     tests
         Of the data set, by label.
     """
-    names = dict(enumerate(result.data.features.class_names))
+    names = {label: markdown_text(name) for label, name in enumerate(result.data.features.class_names)}
     tables = (
         _features_table(result, names, tests),
         _heads_table(result, {WHOLE: "none", **{without(label): name for label, name in names.items()}}),

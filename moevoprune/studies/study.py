@@ -7,18 +7,22 @@ finished ones are not run again, and those begun are gone on with.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from matplotlib.axes import Axes
 
 from moevoprune import FeatureSet, InputError, load_features
 from moevoprune.cli.building import read_problem
+from moevoprune.cli.config import exists
 from moevoprune.cli.data import locate_images
+from moevoprune.cli.options import OneLineParser
 from moevoprune.cli.sweeping import SweepRun, WantedRun, run_wanted
 from moevoprune.errors import printable, whole_number
 from moevoprune.features.class_subsets import without_class
@@ -27,9 +31,14 @@ from moevoprune.fronts.plots import save_figure
 from moevoprune.fronts.plots.style import make_folder
 from moevoprune.fronts.tables import csv_text
 
-__all__ = ["INTERRUPTED", "Settings", "Study", "last_class_as_ood", "run_study"]
+__all__ = ["INTERRUPTED", "MOST_EVALUATIONS", "Settings", "Study", "last_class_as_ood", "run_study"]
 
 INTERRUPTED = 130
+MOST_EVALUATIONS = 1_000_000
+"""Of a search of an experiment."""
+
+_LONGEST_NAME = 200
+_ONE_SEED = "**One seed: there are no intervals and no tests, and nothing can be concluded about any claim.**"
 _DATA_HELP = "what `moevoprune run` takes: features .npz, problem .toml, folders of images (default: digits)"
 
 Settings = Mapping[str, Any]
@@ -74,13 +83,13 @@ class Study:
         """What was typed, without folders."""
         words = sys.argv[1:]
         for option in ("--work", "--out", "--name", "--jobs"):
-            if option in words:
+            while option in words:
                 place = words.index(option)
                 del words[place : place + 2]
             words = [word for word in words if not word.startswith(f"{option}=")]
         # a word may be several files, with commas between
-        named = (",".join(Path(part).name for part in word.split(",")) for word in words)
-        return shlex.join(["python", f"experiments/{self.name}.py", *named])
+        named = (",".join(Path(part).name or part for part in word.split(",")) for word in words)
+        return printable(shlex.join(["python", f"experiments/{self.name}.py", *named])).replace("`", "'")
 
     def sweep(
         self,
@@ -115,7 +124,7 @@ class Study:
         """
         sources = self.arguments.data if sources is None else sources
         if len(set(sources)) == 1:
-            features = last_class_as_ood(load_features(_data_of(sources[0])))
+            features = _alone(sources[0])
             path = self.arguments.work.absolute() / "data" / f"{features.name}.npz"
             make_folder(path.parent)
             features.save(path)
@@ -128,7 +137,10 @@ class Study:
         print(printable(line), flush=True)
 
     def write(self, title: str, about: str, ax: Axes) -> None:
-        """Write the experiment's Markdown, CSV and the figure that ``ax`` is part of, and print the first."""
+        """Write the experiment's Markdown, CSV and the figure that ``ax`` is part of, and print the first.
+
+        Of a single seed the Markdown says that nothing was tested.
+        """
         folder = self.arguments.out
         stem = self.stem
         try:
@@ -138,7 +150,9 @@ class Study:
                 folder / f"{stem}.csv", csv_text(names, ([row.get(key) for key in names] for row in self.rows))
             )
             save_figure(ax, folder / f"{stem}.png")
-            text = "\n\n".join([f"# {title}", about, *self.sections, f"![{title}]({stem}.png)"]) + "\n"
+            notes = [about] if len(self.seeds) > 1 else [about, _ONE_SEED]
+            figure = f"![{title}]({quote(stem)}.png)"
+            text = "\n\n".join([f"# {title}", *notes, *self.sections, figure]) + "\n"
             write_text(folder / f"{stem}.md", text)
         except OSError as error:
             raise InputError(
@@ -181,7 +195,7 @@ def run_study(
     int
         Exit code.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=f"{name}.py",
         description=document,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -224,6 +238,11 @@ def run_study(
             whole_number("--jobs", arguments.jobs, 1, 1024)
         if not arguments.name or Path(arguments.name).name != arguments.name:
             raise InputError(f"--name {arguments.name}: is no plain file name: folders go into --out")
+        if len(os.fsencode(arguments.name)) > _LONGEST_NAME:
+            raise InputError(f"--name: is longer than {_LONGEST_NAME} bytes: choose a shorter one")
+        # what cannot be written in the end is said before hours of searches
+        for option in ("work", "out"):
+            _check_folder(f"--{option}", getattr(arguments, option))
         carry_out(Study(name, arguments))
     except InputError as error:
         print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
@@ -242,6 +261,31 @@ def last_class_as_ood(features: FeatureSet) -> FeatureSet:
         X_ood=features.X_train[features.y_train == last],
         X_ood_test=features.X_test[features.y_test == last],
     )
+
+
+def _check_folder(option: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made, or written to; nothing is made yet."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if exists(path))
+    if not there.is_dir():
+        raise InputError(f"{option} {folder}: {there} is no folder: choose another {option} folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {folder}: {there} cannot be written to: choose another {option} folder")
+
+
+def _alone(source: str) -> FeatureSet:
+    """Features of the only data set, its last class made out-of-distribution rows."""
+    where = _data_of(source)
+    if "images" in read_problem(source)[1]["data"]:
+        raise InputError(
+            f"{source}: no class of images can be made out-of-distribution rows: name a second set of images, or "
+            "extract features (moevoprune extract)"
+        )
+    features = load_features(where)
+    if features.task == "classification" and features.n_classes < 3:
+        raise InputError(
+            f"{source}: has too few classes to make one of them out-of-distribution rows: name a second data set"
+        )
+    return last_class_as_ood(features)
 
 
 def _data_of(source: str) -> str:

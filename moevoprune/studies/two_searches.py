@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from moevoprune.cli.sweeping import SweepRun
+from moevoprune.errors import whole_number
 from moevoprune.fronts.front import Front
+from moevoprune.studies.study import MOST_EVALUATIONS
 from moevoprune.studies.unit_volume import AUROC
 
 __all__ = ["BUDGET", "OURS", "PUBLISHED", "SEEDS", "Runs", "grouped", "variants"]
@@ -47,7 +49,13 @@ def variants(budget: int) -> dict[str, dict[str, Any]]:
     ----------
     budget
         Evaluations of a run.
+
+    Raises
+    ------
+    InputError
+        The budget is none.
     """
+    whole_number("--budget", budget, 1, MOST_EVALUATIONS)
     common = {
         "problem.encoding": "features",
         "problem.objectives": ["accuracy", "active_neurons", AUROC],

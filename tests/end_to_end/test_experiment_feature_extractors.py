@@ -90,6 +90,7 @@ def test_bad_input_is_said_in_one_line(call, tmp_path, capsys):
     for backbones, message in (
         ("resnet1", "unknown backbone 'resnet1'"),
         ("squeezenet1_1,squeezenet1_1", "each once"),
+        ("", "name at least one"),
         (str(tmp_path / "empty.toml"), "has no section [backbone]"),
         (str(tmp_path / "file.toml"), "name the --weights-folder"),
     ):

@@ -85,6 +85,7 @@ def test_scores_and_tests_are_those_of_the_networks(call, small_features, tmp_pa
     [
         (("winne",), "did you mean 'wine'"),
         (("nothing.npz",), "nothing.npz"),
+        (("wine", "--budget", "1" + 19 * "0"), "--budget"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(call, arguments, said, tmp_path, capsys):

@@ -23,10 +23,10 @@ def call(monkeypatch, tmp_path, small_features):
         settings = "[problem]\ncv = 1\n[head]\nhidden = [8]\nepochs = 2\n"
         (tmp_path / f"{name}.toml").write_text(f'[data]\nfeatures = "{name}.npz"\n{settings}')
 
-    def run(*sources):
+    def run(*sources, budget=32):
         folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "results")]
         files = [str(tmp_path / source) for source in sources]
-        settings = ["--seeds", "2", "--budget", "32", "--jobs", "1"]
+        settings = ["--seeds", "2", "--budget", str(budget), "--jobs", "1"]
         monkeypatch.setattr(sys, "argv", ["multi_objective.py", *files, *settings, *folders])
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(EXPERIMENTS / "multi_objective.py"), run_name="__main__")
@@ -66,6 +66,8 @@ def test_its_numbers_are_those_of_the_run_folders(call, tmp_path):
 
 
 def test_bad_input(call, tmp_path, capsys):
+    assert call("one.toml", "other.toml", budget=0) == 2
+    assert capsys.readouterr().err.startswith("multi_objective: error: --budget = 0: ")
     assert call("one.toml", "narrow.toml") == 2
     error = capsys.readouterr().err
     assert error.startswith("multi_objective: error: ")

@@ -81,6 +81,17 @@ def test_its_figures_are_those_of_the_runs(call, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_one_encoding_alone(call, tmp_path, capsys):
+    assert call("--encodings", "FC2", "--seeds", "1", "--budget", "4") == 0
+    text = (tmp_path / "results" / "pruning_encodings.md").read_text(encoding="utf-8")
+    (dense,) = (line for line in text.splitlines() if line.startswith("Not pruned"))
+    assert dense.startswith("Not pruned: two layers .")
+    assert "one layer" not in dense
+    assert "| not pruned, 2 layers | .919 | " in text
+    assert "FS's density" not in text
+    capsys.readouterr()
+
+
 def test_the_searches_are_the_published_ones_and_never_longer(monkeypatch):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     experiment = importlib.import_module("pruning_encodings")
@@ -106,6 +117,7 @@ def _where(row):
     ("arguments", "named"),
     [
         (["--budget", "2"], "--budget"),
+        (["--budget", "1" + 19 * "0"], "--budget"),
         (["--preset", "papr"], "paper"),
         (["--hidden", "0"], "hidden"),
         (["--encodings", "FS,FC3"], "FC3"),

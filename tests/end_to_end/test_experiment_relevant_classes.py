@@ -6,6 +6,7 @@ import csv
 import importlib
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,9 @@ def call(monkeypatch, tmp_path):
 
 
 def test_overlaps_and_accuracies_are_those_of_the_fronts(call, small_features, tmp_path, capsys):
-    small_features.save(tmp_path / "small.npz")
+    # a table must not break at the name of a class
+    named = replace(small_features, class_names=("a", "b", "c|<b>"))
+    named.save(tmp_path / "small.npz")
     with_classes(small_features, ["a", "b"]).save(tmp_path / "two.npz")
     (tmp_path / "held.toml").write_text('[data]\nfeatures = "small.npz"\n[problem]\ncv = 1\n')
     arguments = (str(tmp_path / "held.toml"), str(tmp_path / "two.npz"), "--seeds", "3", "--budget", "6")
@@ -68,6 +71,8 @@ def test_overlaps_and_accuracies_are_those_of_the_fronts(call, small_features, t
     assert f"with all classes: {within:.3f}".replace("0.", ".") in text
     assert f"| b | {across:.3f}".replace("0.", ".") in text
     assert "two is left out" in text
+    assert "| c\\|&lt;b> | " in text
+    assert "<b>" not in text
     assert str(tmp_path) not in text
 
     capsys.readouterr()
@@ -88,3 +93,14 @@ def test_two_classes_alone_are_refused(call, small_features, tmp_path, capsys):
     with_classes(small_features, ["a", "b"]).save(tmp_path / "two.npz")
     assert call(str(tmp_path / "two.npz")) == 2
     assert "three classes" in capsys.readouterr().err
+
+
+def test_what_has_no_classes_to_leave_out_is_refused(call, small_features, tmp_path, capsys):
+    numbers = {part: getattr(small_features, part).astype(float) for part in ("y_train", "y_test")}
+    replace(small_features, task="regression", class_names=(), **numbers).save(tmp_path / "numbers.npz")
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    for source, said in (("numbers.npz", "no classes to leave out"), ("images", "extract them first")):
+        assert call(str(tmp_path / source), "--budget", "6") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert source in line
+        assert said in line

@@ -76,6 +76,7 @@ def test_hypervolumes_are_those_of_the_fronts(call, small_features, tmp_path, ca
     [
         (("--budget", "13", "--pop", "6"), "--budget 13"),
         (("--objectives", "active_neurons"), "accuracy"),
+        (("--objectives", "accuracy"), "second objective"),
         (("nothing.npz",), "nothing.npz"),
     ],
 )

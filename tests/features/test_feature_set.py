@@ -317,7 +317,7 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             "y_train",
             "float64",
             "convert labels to integers 0..C-1, or, for regression, use task='regression'"
-            " (command line: --set task=regression)",
+            " (in the file, or on the command line: --set task=regression)",
         ),
     ),
     "negative": ({"y_train": np.arange(9) % 3 - 1}, ("y_train", "negative", "row 0")),

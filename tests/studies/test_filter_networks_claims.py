@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,14 @@ def test_rows_and_table_are_shares_of_the_original():
     assert lines[0].endswith("| 100 | 100 |")
     assert lines[3].startswith("| net | DeepPruningES | knee | 4 | 2.15 [")
     assert lines[3].endswith("| 30.0 [30.0, 30.0] | 30.0 [30.0, 30.0] |")
+
+
+def test_a_table_does_not_break_at_a_name():
+    odd = [
+        replace(result(search, seed), network="net, a|b")
+        for search in ("deep_pruning_es", "guided")
+        for seed in (0, 1)
+    ]
+    lines = [line for line in networks_table(group_results(odd)).splitlines() if "net" in line][1:]
+    assert lines
+    assert all(line.startswith("| net, a\\|b |") for line in lines)

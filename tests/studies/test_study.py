@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 
+import numpy as np
 import pytest
 
-from moevoprune import InputError
+from moevoprune import FeatureSet, InputError
 from moevoprune.fronts.plots.style import new_axes
 from moevoprune.studies.study import run_study
 
@@ -82,3 +84,80 @@ def test_bad_input_and_interruption(call, capsys):
     assert call(stop) == 130
     assert call(refuse, "--seeds", "0") == 2
     assert "--seeds" in capsys.readouterr().err
+
+
+def test_a_slip_in_the_options_is_one_line(call, capsys):
+    for slip in (["--nope", "1"], ["--seeds", "1.5"]):
+        with pytest.raises(SystemExit) as ended:
+            call(lambda study: None, *slip)
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert slip[0] in line
+        assert "trial.py --help" in line
+
+
+@pytest.mark.parametrize("option", ["--work", "--out"])
+def test_a_folder_that_cannot_be_made_is_found_before_anything_is_done(call, tmp_path, capsys, option):
+    (tmp_path / "file").write_text("")
+    done = []
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
+        assert call(done.append, option, str(folder)) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{option} {folder}" in line
+        assert "another" in line
+    assert call(done.append, "--name", "n" * 300) == 2
+    assert "--name" in capsys.readouterr().err
+    assert not done
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_found_before_anything_is_done(call, tmp_path, capsys):
+    (tmp_path / "shut").mkdir(mode=0o500)
+    done = []
+    assert call(done.append, "--out", str(tmp_path / "shut" / "inside")) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+    assert not done
+
+
+def test_of_one_seed_nothing_is_concluded(call, tmp_path):
+    def carry_out(study):
+        study.write("A trial", "What it is.", new_axes(None, (2, 2)))
+
+    for seeds, said in (("1", True), ("2", False)):
+        assert call(carry_out, "--seeds", seeds) == 0
+        text = (tmp_path / "results" / "trial.md").read_text()
+        assert ("nothing can be concluded" in text) is said
+
+
+def test_the_page_finds_its_figure_and_says_what_to_type(call, tmp_path):
+    def carry_out(study):
+        study.write("A trial", study.command, new_axes(None, (2, 2)))
+
+    assert call(carry_out, ".", "--name", "my trial", "--jobs", "1", "--jobs", "2") == 0
+    text = (tmp_path / "results" / "my trial.md").read_text()
+    assert "](my%20trial.png)" in text
+    assert "python experiments/trial.py .\n" in text
+
+
+def test_a_data_set_that_cannot_spare_a_class(call, tmp_path, capsys):
+    rows = np.eye(6, dtype=np.float32)
+    labels = np.arange(6) % 2
+    FeatureSet(rows, labels, rows, labels).save(tmp_path / "two.npz")
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    for source, said in (("two.npz", "name a second data set"), ("images", "name a second set of images")):
+        assert call(lambda study: study.with_others_as_ood(), str(tmp_path / source)) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert source in line
+        assert said in line
+    assert not (tmp_path / "work").exists()
+
+
+def test_of_several_data_sets_the_one_that_does_not_fit_is_named(call, tmp_path, capsys):
+    rows, numbers = np.eye(8, dtype=np.float32), np.linspace(0, 1, 8)
+    FeatureSet(rows, numbers, rows, numbers, task="regression").save(tmp_path / "numbers.npz")
+    objectives = {"problem.objectives": ["accuracy", "active_neurons"], "search.budget": 2}
+    assert call(lambda study: study.sweep({"any": objectives}), "digits", str(tmp_path / "numbers.npz")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "numbers.npz" in line
+    assert "needs class labels" in line
+    assert not (tmp_path / "work").exists()
