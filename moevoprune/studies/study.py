@@ -7,6 +7,7 @@ finished ones are not run again, and those begun are gone on with.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import sys
@@ -147,7 +148,8 @@ class Study:
             folder.mkdir(parents=True, exist_ok=True)
             names = list(dict.fromkeys(key for row in self.rows for key in row))
             write_text(
-                folder / f"{stem}.csv", csv_text(names, ([row.get(key) for key in names] for row in self.rows))
+                folder / f"{stem}.csv",
+                csv_text(names, ([_cell(row.get(key)) for key in names] for row in self.rows)),
             )
             save_figure(ax, folder / f"{stem}.png")
             notes = [about] if len(self.seeds) > 1 else [about, _ONE_SEED]
@@ -261,6 +263,11 @@ def last_class_as_ood(features: FeatureSet) -> FeatureSet:
         X_ood=features.X_train[features.y_train == last],
         X_ood_test=features.X_test[features.y_test == last],
     )
+
+
+def _cell(value: Any) -> Any:
+    """What a CSV file shows: nothing for what is not defined."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _check_folder(option: str, folder: Path) -> None:

@@ -29,7 +29,7 @@ def test_it_ends_with_three_files(call, tmp_path, capsys):
         assert list(study.seeds) == [1, 2, 3, 4, 5]
         assert study.arguments.work == tmp_path / "work"
         study.sections.append("Some text.")
-        study.rows += [{"seed": 1, "accuracy": 0.5}, {"seed": 2, "size": 3}]
+        study.rows += [{"seed": 1, "accuracy": 0.5}, {"seed": 2, "size": 3, "accuracy": float("nan")}]
         study.write("A trial", "What it is.", new_axes(None, (2, 2)))
 
     assert call(carry_out) == 0
