@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def plot_pruning_encodings(cells: Cells) -> Axes:
     for panel in panels[len(cells) :]:
         panel.set_visible(False)
     panels[0].set_ylabel("test accuracy less the dense head's", fontsize=MEDIUM)
-    handles = _handles(with_published=any(map(is_leaves, cells)))
+    handles = _handles(next(iter(cells.values())), with_published=any(map(is_leaves, cells)))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL)
     first: Axes = panels[0]
     return first
@@ -104,9 +104,9 @@ def _draw_panel(panel: Axes, name: str, of: Mapping[str, Cell]) -> None:
     rule(panel)
 
 
-def _handles(with_published: bool) -> list[Any]:
+def _handles(encodings: Iterable[str], with_published: bool) -> list[Any]:
     """What the legend explains."""
-    handles: list[Any] = [Line2D([], [], color=color, linewidth=5, label=name) for name, color in _COLORS.items()]
+    handles: list[Any] = [Line2D([], [], color=_COLORS[name], linewidth=5, label=name) for name in encodings]
     unlined: dict[str, Any] = {"color": GREY, "linewidth": 0}
     for marker, filled, label in _SEARCHES.values():
         fill = GREY if filled else "white"
