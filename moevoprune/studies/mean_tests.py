@@ -44,7 +44,7 @@ class MeanTest:
         return self.differs and self.mean.mean > 0
 
     def text(self, digits: int = 2) -> str:
-        """Write it as "+.41 [+.22, +.60] *", with a star where it differs from 0."""
+        """Write it as ``+.41 [+.22, +.60] *``, with a star where it differs from 0."""
         return self.mean.text(digits, sign=True) + (" *" if self.differs else "")
 
 
