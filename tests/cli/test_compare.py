@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -268,7 +269,9 @@ def start(npz, out, *more):
     ]
     command += ["--seeds", "2", "--cv", "3", "--set", "epochs=200", "--budget", "100000", "--jobs", "2", *more]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    # tests that were started in the background of a script ignore Ctrl-C, and so would what they start
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=heard)
 
 
 def wait_for_workers(process):
