@@ -12,9 +12,31 @@ from pathlib import Path
 
 from moevoprune.errors import InputError
 
-__all__ = ["atomic_path", "cache_folder", "remove_leftovers", "sync_folder", "write_text"]
+__all__ = ["atomic_path", "cache_folder", "check_folder", "remove_leftovers", "sync_folder", "write_text"]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Find out before the work whether a folder can be made and written to, without making it.
+
+    Parameters
+    ----------
+    folder
+        It, or what is to be made.
+    option
+        Of the command line, that named it.
+
+    Raises
+    ------
+    InputError
+        Something else is in its place, or in that of a folder above it, or the folder there cannot be written to.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise InputError(f"{option} {folder}: {there} is no folder that can be written to: choose another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {folder}: {there} cannot be written to: choose another")
 
 
 @contextmanager

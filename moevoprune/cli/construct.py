@@ -5,7 +5,6 @@ The command's options are part of every ``--help``, so what takes seconds to imp
 
 from __future__ import annotations
 
-import os
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moevoprune.errors import InputError, whole_number
+from moevoprune.files import check_folder
 from moevoprune.fronts.wording import short_number
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _check_export(target: str | None, names: Sequence[str], out: Path) -> None:
         raise InputError(f"--to {target}: is a file of the --out folder: choose another name")
     if Path(target).is_dir():
         raise InputError(f"--to {target}: is a folder: name a file")
-    _check_folder(Path(target).absolute().parent, "--to")
+    check_folder(Path(target).absolute().parent, "--to")
 
 
 def _out_folder(asked: str | None, names: Sequence[str]) -> Path:
@@ -281,7 +281,7 @@ def _out_folder(asked: str | None, names: Sequence[str]) -> Path:
     there = next((file for file in _files(out, names) if file.exists()), None)
     if there is not None:
         raise InputError(f"{there}: is there already: choose another --out folder")
-    _check_folder(out, "--out")
+    check_folder(out, "--out")
     return out
 
 
@@ -291,13 +291,6 @@ def _files(out: Path, names: Sequence[str]) -> list[Path]:
 
     figures = [out / FIGURES / f"{name}.png" for name in names]
     return [*(out / name for name in (TABLE, SCORES, SWEEP)), *figures, *(out / f"{n}.safetensors" for n in names)]
-
-
-def _check_folder(folder: Path, option: str) -> None:
-    """Find out before the training whether a folder can be made and written to, without making it."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{option} {folder}: {there} is no folder that can be written to: choose another")
 
 
 def _about(task: _Task) -> str:

@@ -12,7 +12,7 @@ from moevoprune.fronts.tables import markdown_table
 from moevoprune.studies.constructed_networks import UNITS, score_pairs
 from moevoprune.studies.constructed_networks_runs import Records
 from moevoprune.studies.no_loss import loss_tests
-from moevoprune.studies.saying import number, paired_table, shown_higher, shown_lower, verdict
+from moevoprune.studies.saying import LEVEL, number, paired_table, shown_higher, shown_lower, verdict
 
 __all__ = ["MARGINS", "beats_original", "beats_scratch", "no_loss"]
 
@@ -20,7 +20,7 @@ __all__ = ["MARGINS", "beats_original", "beats_scratch", "no_loss"]
 MARGINS = {"accuracy": 0.01, "r2": 0.02}
 """By metric: the loss that would matter, ours."""
 
-_GONE, _LEVEL = 0.7, 0.05
+_GONE = 0.7
 
 Pairs = Mapping[str, tuple[list[float], list[float]]]
 
@@ -43,7 +43,7 @@ def no_loss(records: Records) -> str:
             f"Rule, per data set: the lower limit of the share gone is above {100 * _GONE:.0f} %, and a paired "
             f"one-sided test shows that the refined network is less than {number(MARGINS['accuracy'], 2)} of "
             f"accuracy or {number(MARGINS['r2'], 2)} of R² worse than the large one (p after Holm's correction "
-            f"over the data sets at most {number(_LEVEL, 2)}). The margins were fixed beforehand.",
+            f"over the data sets at most {number(LEVEL, 2)}). The margins were fixed beforehand.",
             "\n".join(markdown_table(table)),
             f"**The claim {verdict(held)}** ({sum(held)} of {len(held)} data sets).",
         ]
@@ -59,7 +59,7 @@ def beats_original(records: Records) -> str:
             "## With the threshold chosen carefully, do most refined networks beat the original?",
             "Rule: the claim holds where more than half of all networks (data sets × seeds) score higher on the "
             "test rows than the large network of the same seed, and the paired test, p after Holm's correction "
-            f"over the data sets at most {number(_LEVEL, 2)}, shows a gain on one data set at least and a loss on "
+            f"over the data sets at most {number(LEVEL, 2)}, shows a gain on one data set at least and a loss on "
             "none; in part where more than half score at least as high, and a gain is shown on one data set at "
             "least; otherwise it does not hold. Chosen carefully is read as: the threshold that scores best in "
             "cross-validation. The smallest network within the tolerance is shown beside it.",
@@ -74,13 +74,13 @@ def beats_original(records: Records) -> str:
 def beats_scratch(records: Records) -> str:
     """Markdown: does the refined network beat one of its shape that is trained from scratch, as published?"""
     pairs = _titled_pairs(records, "refined", "scratch")
-    held = list(shown_higher(pairs, _LEVEL).values())
+    held = list(shown_higher(pairs).values())
     return "\n\n".join(
         [
             "## Does it beat the same shape trained from scratch?",
             "The network from scratch is trained as long as the large network's training and the retraining "
             "together. Rule, per data set: the paired test shows a higher score, p after Holm's correction at "
-            f"most {number(_LEVEL, 2)}.",
+            f"most {number(LEVEL, 2)}.",
             paired_table(pairs, "refined", "from scratch", 4),
             f"**The claim {verdict(held)}** ({sum(held)} of {len(held)} data sets).",
         ]
@@ -91,7 +91,7 @@ def _beaten(pairs: Pairs, claim: str) -> str:
     """How many of the first column's networks beat the second's, and what comes of it."""
     differences = np.concatenate([np.subtract(*pair) for pair in pairs.values()])
     total, higher, same = len(differences), int((differences > 0).sum()), int((differences == 0).sum())
-    gains, losses = (sum(shown(pairs, _LEVEL).values()) for shown in (shown_higher, shown_lower))
+    gains, losses = (sum(shown(pairs).values()) for shown in (shown_higher, shown_lower))
     if gains and not losses and higher > total / 2:
         answer = "holds"
     elif gains and higher + same > total / 2:

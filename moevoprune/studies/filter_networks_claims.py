@@ -18,12 +18,12 @@ from moevoprune.studies.filter_networks import (
     flops_percentages,
 )
 from moevoprune.studies.no_loss import loss_tests
-from moevoprune.studies.saying import number, paired_table, shown_higher, shown_lower, verdict
+from moevoprune.studies.saying import LEVEL, number, paired_table, shown_higher, shown_lower, verdict
 
 __all__ = ["guided_ahead", "knee_ahead_of_magnitude", "little_loss", "three_networks"]
 
 # fixed before any result was seen
-_MOST_FLOPS, _MARGIN, _LEVEL = 0.5, 0.02, 0.05
+_MOST_FLOPS, _MARGIN = 0.5, 0.02
 
 
 def three_networks(groups: Groups) -> str:
@@ -43,7 +43,7 @@ def little_loss(groups: Groups) -> str:
         f"Rule, per network: the upper limit of the FLOPs left is at most {100 * _MOST_FLOPS:.0f} %, and a paired "
         f"one-sided test shows that less than {100 * _MARGIN:.0f} points of test accuracy are lost against the "
         "original after the same final training (p after Holm's correction over the networks at most "
-        f"{number(_LEVEL, 2)}). Both limits were fixed beforehand.",
+        f"{number(LEVEL, 2)}). Both limits were fixed beforehand.",
     ]
     for search, words in SEARCHES.items():
         for role in ("knee", "heavy"):
@@ -61,7 +61,7 @@ def knee_ahead_of_magnitude(groups: Groups) -> str:
     parts = [
         "## Is the knee ahead of magnitude pruning at equal FLOPs?",
         "Test errors in per cent, paired by seed; a negative difference is in the knee's favour. Rule, per "
-        f"network: the knee errs less, p after Holm's correction over the networks at most {number(_LEVEL, 2)}. "
+        f"network: the knee errs less, p after Holm's correction over the networks at most {number(LEVEL, 2)}. "
         "Seeds in which magnitude pruning does not get to so few FLOPs are left out.",
     ]
     for search, words in SEARCHES.items():
@@ -71,7 +71,7 @@ def knee_ahead_of_magnitude(groups: Groups) -> str:
                 if both := [result for result in results if result.score(baseline) is not None]:
                     pairs[network] = error_percentages(both, "knee"), error_percentages(both, baseline)
             if pairs:
-                ahead = shown_lower(pairs, _LEVEL)
+                ahead = shown_lower(pairs)
                 parts += [
                     paired_table(pairs, f"knee, {words}", baseline, 2),
                     f"{words}'s knee is ahead of {baseline} on {sum(ahead.values())} of {len(ahead)} networks: "
@@ -95,13 +95,13 @@ def guided_ahead(groups: Groups) -> str:
         network: (_hypervolumes(groups[network, OURS]), _hypervolumes(groups[network, PUBLISHED]))
         for network in networks
     }
-    ahead = shown_higher(pairs, _LEVEL)
+    ahead = shown_higher(pairs)
     return "\n\n".join(
         [
             "## Is the guided search ahead of DeepPruningES's at equal evaluations?",
             "Hypervolume: the area that validation error and share of FLOPs dominate up to the corner (1, 1). "
             "Rule, per network: it is larger, p of the paired test after Holm's correction at most "
-            f"{number(_LEVEL, 2)}.",
+            f"{number(LEVEL, 2)}.",
             "\n".join(markdown_table(table)),
             paired_table(pairs, SEARCHES[OURS], SEARCHES[PUBLISHED]),
             f"**That the guided search is ahead {verdict(ahead.values())}** ({sum(ahead.values())} of "

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from moevoprune.fronts.statistics import Interval, holm, interval, t_test
+from moevoprune.studies.saying import LEVEL
 
 __all__ = ["MeanTest", "by_data", "column_tests", "mean_tests", "per_seed"]
 
-_LEVEL = 0.05
 
 Row = Mapping[str, Any]
 
@@ -36,7 +36,7 @@ class MeanTest:
     @property
     def differs(self) -> bool:
         """Whether the mean differs from 0: p is at most .05."""
-        return self.p_value is not None and self.p_value <= _LEVEL
+        return self.p_value is not None and self.p_value <= LEVEL
 
     @property
     def above_zero(self) -> bool:

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from moevoprune.fronts.statistics import NonInferiority, holm, no_worse
-from moevoprune.studies.saying import number, p_cell
+from moevoprune.studies.saying import LEVEL, number, p_cell
 
 __all__ = ["LossTest", "loss_tests"]
-
-_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class LossTest:
     def shown(self) -> bool:
         """Whether it is shown: the lower limit is above the margin, and the corrected p-value at most .05."""
         # without any spread there is no p-value, and the limit decides
-        return self.test.shown and (self.p_value is None or self.p_value <= _LEVEL)
+        return self.test.shown and (self.p_value is None or self.p_value <= LEVEL)
 
     def difference_cells(self, digits: int) -> list[str]:
         """Cells of a table: the mean difference with its interval, and its lower limit."""

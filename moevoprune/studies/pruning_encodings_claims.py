@@ -10,7 +10,7 @@ import numpy as np
 from moevoprune.fronts.statistics import PairedTest, holm, paired_test
 from moevoprune.studies.pruning_encodings import BASELINES, Cell, Cells, Values
 from moevoprune.studies.readings import PruningVerdict, judge_pruning
-from moevoprune.studies.saying import number, p_cell
+from moevoprune.studies.saying import LEVEL, number, p_cell
 
 __all__ = [
     "HOW_JUDGED",
@@ -32,9 +32,9 @@ READINGS = {
 """Heads that are set beside the dense one: what they are."""
 
 # the rule for them, ours: fixed before there were results
-MARGIN, LARGEST_SHARE, _LEVEL = 0.01, 0.6, 0.05
+MARGIN, LARGEST_SHARE = 0.01, 0.6
 
-_AT_MOST = f"p at most {number(_LEVEL, 2)} after Holm"
+_AT_MOST = f"p at most {number(LEVEL, 2)} after Holm"
 HOW_JUDGED = (
     "**The published pattern**: a head no less accurate than the dense one, with under "
     f"{100 * LARGEST_SHARE:.0f} % of the bits. The rule, fixed beforehand: an encoding reaches it on a data set "
@@ -64,7 +64,7 @@ class Tested:
     @property
     def sign(self) -> int:
         """Sign of a significant difference, otherwise 0."""
-        return 0 if self.p_value is None or self.p_value > _LEVEL else int(np.sign(self.test.difference.mean))
+        return 0 if self.p_value is None or self.p_value > LEVEL else int(np.sign(self.test.difference.mean))
 
     def __str__(self) -> str:
         p_value = f", p {p_cell(self.p_value)}" if self.p_value is not None else ""
@@ -132,7 +132,7 @@ def _judged(cells: Cells, what: str) -> dict[str, dict[str, PruningVerdict]]:
     found = {}
     for encoding, of in _by_encoding(cells).items():
         pairs = {name: (cell.heads[what], cell.heads["dense"]) for name, cell in of.items()}
-        found[encoding] = judge_pruning(pairs, MARGIN, LARGEST_SHARE, _LEVEL)
+        found[encoding] = judge_pruning(pairs, MARGIN, LARGEST_SHARE, LEVEL)
     return found
 
 

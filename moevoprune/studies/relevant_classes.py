@@ -14,7 +14,7 @@ from moevoprune.fronts.statistics import Interval, PairedTest, holm, interval, p
 from moevoprune.fronts.tables import markdown_table, markdown_text
 from moevoprune.studies.class_variants import WHOLE, ClassVariants, without
 from moevoprune.studies.overlap import OverlapComparison, compare_overlap, seed_overlap
-from moevoprune.studies.saying import p_cell
+from moevoprune.studies.saying import LEVEL, p_cell
 
 __all__ = [
     "HOW_COMPARED",
@@ -31,7 +31,6 @@ __all__ = [
 Values = npt.NDArray[np.float64]
 _Tests = tuple[OverlapComparison, PairedTest, PairedTest]
 
-_LEVEL = 0.05
 HOW_COMPARED = (
     "Overlap: how often each feature is read over a front, sum of the minima over sum of the maxima of two "
     "fronts (weighted Jaccard index). It is of fronts of different seeds throughout, as two seeds on the same "
@@ -101,7 +100,7 @@ class Change:
     @property
     def sign(self) -> int:
         """1 where a rise is shown, -1 where a fall is, else 0."""
-        if self.adjusted is None or self.adjusted >= _LEVEL:
+        if self.adjusted is None or self.adjusted >= LEVEL:
             return 0
         return int(np.sign(self.difference.mean))
 

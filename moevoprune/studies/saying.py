@@ -12,6 +12,7 @@ from moevoprune.fronts.tables import markdown_table
 from moevoprune.fronts.wording import bare
 
 __all__ = [
+    "LEVEL",
     "describe",
     "number",
     "p_cell",
@@ -22,6 +23,9 @@ __all__ = [
     "verdict_counted",
     "verdict_where",
 ]
+
+LEVEL = 0.05
+"""Significance level of the studies: what a corrected p-value is at most."""
 
 
 def describe(name: str, features: FeatureSet) -> str:
@@ -69,7 +73,7 @@ def paired_table(
 
 
 def shown_higher(
-    pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], level: float = 0.05
+    pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], level: float = LEVEL
 ) -> dict[str, bool]:
     """By data set, whether the first column is shown to be higher: a paired test, corrected over the data sets.
 
@@ -89,7 +93,7 @@ def shown_higher(
 
 
 def shown_lower(
-    pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], level: float = 0.05
+    pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], level: float = LEVEL
 ) -> dict[str, bool]:
     """By data set, whether the first column is shown to be lower: see :func:`shown_higher`.
 

@@ -13,7 +13,7 @@ from moevoprune.fronts.front import Front
 from moevoprune.fronts.statistics import holm, interval
 from moevoprune.fronts.tables import markdown_table
 from moevoprune.studies.pooling import PooledTest, pooled_test
-from moevoprune.studies.saying import p_cell
+from moevoprune.studies.saying import LEVEL, p_cell
 
 __all__ = [
     "GUIDED",
@@ -47,7 +47,6 @@ _MEASURES = {
     "test": ("test", "test_hypervolume"),
     "test, log": ("test", "test_hypervolume_log"),
 }
-_LEVEL = 0.05
 HOW_COMPARED = (
     "Hypervolume: of (error, share of active bits) up to (1, 1), on the validation values by which the search "
     "went, and on the test rows with the members' heads retrained on all training rows; log has the bits on a "
@@ -190,7 +189,7 @@ def _verdict(tests: Tests, search: str) -> str:
     found = {
         (name, group): test.difference.mean < 0
         for (other, name, group), (test, p) in tests.items()
-        if other == search and p is not None and p < _LEVEL
+        if other == search and p is not None and p < LEVEL
     }
     on_test = {key: ahead for key, ahead in found.items() if _MEASURES[key[0]][0] == "test"}
     if not found:

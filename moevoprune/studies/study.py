@@ -21,13 +21,12 @@ from matplotlib.axes import Axes
 
 from moevoprune import FeatureSet, InputError, load_features
 from moevoprune.cli.building import read_problem
-from moevoprune.cli.config import exists
 from moevoprune.cli.data import locate_images
 from moevoprune.cli.options import OneLineParser
 from moevoprune.cli.sweeping import SweepRun, WantedRun, run_wanted
 from moevoprune.errors import printable, whole_number
 from moevoprune.features.class_subsets import without_class
-from moevoprune.files import write_text
+from moevoprune.files import check_folder, write_text
 from moevoprune.fronts.plots import save_figure
 from moevoprune.fronts.plots.style import make_folder
 from moevoprune.fronts.tables import csv_text
@@ -244,7 +243,7 @@ def run_study(
             raise InputError(f"--name: is longer than {_LONGEST_NAME} bytes: choose a shorter one")
         # what cannot be written in the end is said before hours of searches
         for option in ("work", "out"):
-            _check_folder(f"--{option}", getattr(arguments, option))
+            check_folder(getattr(arguments, option), f"--{option}")
         carry_out(Study(name, arguments))
     except InputError as error:
         print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
@@ -268,15 +267,6 @@ def last_class_as_ood(features: FeatureSet) -> FeatureSet:
 def _cell(value: Any) -> Any:
     """What a CSV file shows: nothing for what is not defined."""
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _check_folder(option: str, folder: Path) -> None:
-    """Refuse a folder that cannot be made, or written to; nothing is made yet."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if exists(path))
-    if not there.is_dir():
-        raise InputError(f"{option} {folder}: {there} is no folder: choose another {option} folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{option} {folder}: {there} cannot be written to: choose another {option} folder")
 
 
 def _alone(source: str) -> FeatureSet:
