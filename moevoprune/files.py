@@ -12,7 +12,15 @@ from pathlib import Path
 
 from moevoprune.errors import InputError
 
-__all__ = ["atomic_path", "cache_folder", "check_folder", "remove_leftovers", "sync_folder", "write_text"]
+__all__ = [
+    "atomic_path",
+    "cache_folder",
+    "check_folder",
+    "make_folder",
+    "remove_leftovers",
+    "sync_folder",
+    "write_text",
+]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
 
@@ -37,6 +45,26 @@ def check_folder(folder: Path, option: str) -> None:
         raise InputError(f"{option} {folder}: {there} is no folder that can be written to: choose another")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{option} {folder}: {there} cannot be written to: choose another")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where they are missing, such that they survive a power loss.
+
+    Parameters
+    ----------
+    folder
+        May be there already.
+
+    Raises
+    ------
+    OSError
+        It cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    # what is written in a folder is of no use where the folder itself is lost
+    for path in reversed(missing):
+        sync_folder(path.parent)
 
 
 @contextmanager

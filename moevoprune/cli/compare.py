@@ -11,7 +11,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
@@ -36,7 +36,7 @@ from moevoprune.cli.processes import features_of, free_name, run_tasks
 from moevoprune.cli.table import comparison_lines
 from moevoprune.device import usable_cores
 from moevoprune.errors import InputError, whole_number
-from moevoprune.files import remove_leftovers, write_text
+from moevoprune.files import make_folder, remove_leftovers, write_text
 from moevoprune.fronts.comparison import (
     DEFAULT_METHODS,
     METHODS,
@@ -52,6 +52,7 @@ from moevoprune.fronts.comparison_tables import (
     summarise,
 )
 from moevoprune.fronts.plots import save_comparison
+from moevoprune.locks import only_writer
 from moevoprune.search.problem import LARGEST_SEED
 
 __all__ = ["compare"]
@@ -141,8 +142,14 @@ class _Cell:
 
 def compare(arguments: Namespace) -> int:
     """Carry out ``moevoprune compare``; returns the exit code."""
+    with ExitStack() as held:
+        return _compare(arguments, held)
+
+
+def _compare(arguments: Namespace, held: ExitStack) -> int:
     say = Voice(arguments.quiet)
     out = asked_folder(arguments, "comparison")
+    held.enter_context(only_writer(out))
     stored = _read_settings(out) if out is not None and arguments.resume and exists(out / SETTINGS) else None
     plan = _plan(arguments, out, stored, None if arguments.quiet else say)
     jobs = _jobs(arguments.jobs, plan)
@@ -150,6 +157,7 @@ def compare(arguments: Namespace) -> int:
         names = [one.name for one in plan.data]
         more = f"-and-{len(names) - 3}-more" if len(names) > 3 else ""
         out = free_folder(Path("comparisons"), "-".join(names[:3])[:100] + more)
+        held.enter_context(only_writer(out))
     _open_folder(out, plan, arguments.resume)
 
     cells = plan.cells()
@@ -316,7 +324,7 @@ def _open_folder(out: Path, plan: _Plan, resume: bool) -> None:
             f"{out}: holds another comparison: add --resume to continue it, or choose another --out folder"
         )
     try:
-        (out / CELLS).mkdir(parents=True, exist_ok=True)
+        make_folder(out / CELLS)
     except OSError as error:
         raise InputError(f"{out}: cannot be made ({error.strerror}): choose another --out folder") from None
     for folder in (out, out / CELLS, out / FIGURES):

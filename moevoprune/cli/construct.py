@@ -9,13 +9,13 @@ import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moevoprune.errors import InputError, whole_number
-from moevoprune.files import check_folder
+from moevoprune.files import check_folder, remove_leftovers
 from moevoprune.fronts.wording import short_number
 
 if TYPE_CHECKING:
@@ -137,14 +137,25 @@ class _Task:
 
 def construct(arguments: Namespace) -> int:
     """Carry out ``moevoprune construct``; returns the exit code."""
+    with ExitStack() as held:
+        return _construct(arguments, held)
+
+
+def _construct(arguments: Namespace, held: ExitStack) -> int:
     from moevoprune.cli.building import Voice
     from moevoprune.cli.processes import run_tasks
-    from moevoprune.construction.results import DataResult, write_results
+    from moevoprune.construction.results import FIGURES, DataResult, write_results
+    from moevoprune.locks import only_writer
 
     say = Voice(arguments.quiet)
+    held.enter_context(only_writer(Path(arguments.out) if arguments.out else None))
     tasks = _tasks(arguments)
     names = list(dict.fromkeys(task.name for task in tasks))
     out = _out_folder(arguments.out, names)
+    if arguments.out is None:
+        held.enter_context(only_writer(out))
+    for folder in (out, out / FIGURES):
+        remove_leftovers(folder)
     _check_export(arguments.to, names, out)
     jobs = _jobs(arguments.jobs, len(tasks))
     seeds = len(tasks) // len(names)

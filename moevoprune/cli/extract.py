@@ -11,15 +11,21 @@ from moevoprune.cli.building import Voice, configure
 from moevoprune.cli.data import extract_images, from_here, image_options, ood_rows
 from moevoprune.errors import InputError
 from moevoprune.features.ood import choose_ood
-from moevoprune.files import remove_leftovers
+from moevoprune.files import make_folder, remove_leftovers
+from moevoprune.locks import only_writer_of
 
 __all__ = ["extract"]
 
 
 def extract(arguments: Namespace) -> int:
     """Carry out ``moevoprune extract``; returns the exit code."""
-    say = Voice(arguments.quiet)
     out = _target(arguments.out)
+    with only_writer_of(out):
+        return _extract(arguments, out)
+
+
+def _extract(arguments: Namespace, out: Path) -> int:
+    say = Voice(arguments.quiet)
     options = {**image_options(arguments), "compute.device": ("--device", arguments.device)}
     # a name that torchvision knows is looked for below --root
     images = arguments.images if arguments.root is not None else from_here("data.images", arguments.images)
@@ -52,7 +58,7 @@ def _target(given: str) -> Path:
     if out.is_dir():
         raise InputError(f"--out {given}: is a folder: give the name of an .npz file")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
     except OSError as error:
         raise InputError(f"--out {given}: its folder cannot be made ({error.strerror}): choose another") from None
     return out

@@ -10,6 +10,7 @@ import json
 import shlex
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,12 +161,19 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def filters(arguments: Namespace) -> int:
     """Carry out ``moevoprune filters``; returns the exit code."""
+    with ExitStack() as held:
+        return _filters(arguments, held)
+
+
+def _filters(arguments: Namespace, held: ExitStack) -> int:
     from moevoprune.cli.building import INTERRUPTED, Voice, asked_folder, free_folder
     from moevoprune.cli.processes import free_name
     from moevoprune.device import usable_cores
+    from moevoprune.locks import only_writer
 
     say = Voice(arguments.quiet)
     out = asked_folder(arguments, "run")
+    held.enter_context(only_writer(out))
     stored = _read_settings(out) if out is not None and arguments.resume else None
     settings = _settings(arguments, stored, out)
     jobs = usable_cores() if arguments.jobs is None else whole_number("--jobs", arguments.jobs, 1, 1024)
@@ -176,6 +184,7 @@ def filters(arguments: Namespace) -> int:
         say(note)
     if out is None:
         out = free_folder(Path("prunings"), free_name(settings.data, set()))
+        held.enter_context(only_writer(out))
     prunings = _prunings(settings, data, normalisation, out, jobs, say)
     _check_all(settings, prunings)
     record = _record(arguments, settings, data, stored, out)
@@ -380,8 +389,9 @@ def _file_hash(path: str) -> str:
 
 def _check_free(out: Path) -> None:
     from moevoprune.cli.config import exists
+    from moevoprune.locks import LOCK
 
-    if exists(out) and not (out.is_dir() and not any(out.iterdir())):
+    if exists(out) and not (out.is_dir() and all(path.name == LOCK for path in out.iterdir())):
         what = (
             "holds another run: add --resume to continue it, or" if exists(out / SETTINGS) else "exists already:"
         )

@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from argparse import Namespace
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,9 +25,10 @@ from moevoprune.cli.building import (
 from moevoprune.cli.config import RunConfig, changed_settings, exists, parse_config, read_toml, to_toml
 from moevoprune.cli.data import image_options
 from moevoprune.cli.member_maps import member_maps_of_run
+from moevoprune.cli.processes import free_name
 from moevoprune.cli.table import front_table, objectives_line
 from moevoprune.errors import InputError, printable
-from moevoprune.files import remove_leftovers, write_text
+from moevoprune.files import make_folder, remove_leftovers, write_text
 from moevoprune.fronts.comparison import Standing, standing
 from moevoprune.fronts.ensemble_study import study_ensembles
 from moevoprune.fronts.evolve import DIVERGED_TEST_SCORE, declare_front
@@ -50,6 +51,7 @@ from moevoprune.fronts.run_folder import (
     entry,
     read_record,
 )
+from moevoprune.locks import only_writer
 from moevoprune.search.loop import SearchResult, check_journal, run_search
 from moevoprune.search.problem import PruningProblem
 
@@ -79,8 +81,14 @@ class Extras:
 
 def run(arguments: Namespace) -> int:
     """Carry out ``moevoprune run``; returns the exit code."""
+    with ExitStack() as held:
+        return _run(arguments, held)
+
+
+def _run(arguments: Namespace, held: ExitStack) -> int:
     say = Voice(arguments.quiet)
     out = asked_folder(arguments, "run")
+    held.enter_context(only_writer(out))
     if out is not None and not arguments.resume:
         # before images are read, which may take hours
         _check_free(out)
@@ -89,7 +97,8 @@ def run(arguments: Namespace) -> int:
     config, problem = build_problem(asked, say=None if arguments.quiet else say)
     with problem:
         if out is None:
-            out = free_folder(Path("runs"), f"{Path(config.data.source).stem}-seed{config.seed}")
+            out = free_folder(Path("runs"), f"{free_name(config.data.source, set())}-seed{config.seed}")
+            held.enter_context(only_writer(out))
         return run_problem(config, problem, out, arguments.resume, say, Extras(not arguments.no_baselines))
 
 
@@ -127,7 +136,7 @@ def run_problem(
         The folder holds another run, or no mask within the bounds was found.
     """
     resumed = _open_folder(out, config, problem, resume)
-    features, name = problem.features, Path(config.data.source).stem
+    features, name = problem.features, printable(Path(config.data.source).stem)
     say(
         f"{name}: {features.n_train} training and {features.n_test} test rows, {features.n_features} features; "
         f"{problem.n_var} bits ({problem.encoding.name}), scored on {problem.fitness.folds.description}, "
@@ -334,7 +343,7 @@ def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: 
                 "give the same settings, or choose another --out folder"
             )
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     except OSError as error:
         raise InputError(f"{out}: cannot be made ({error.strerror}): choose another --out folder") from None
     if resume:

@@ -10,7 +10,7 @@ import shlex
 import statistics
 from argparse import ArgumentParser, Namespace
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,28 +86,37 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def sweep(arguments: Namespace) -> int:
     """Carry out ``moevoprune sweep``; returns the exit code."""
+    with ExitStack() as held:
+        return _sweep(arguments, held)
+
+
+def _sweep(arguments: Namespace, held: ExitStack) -> int:
     from moevoprune.cli.building import INTERRUPTED, Voice, asked_folder, free_folder
     from moevoprune.cli.run import Extras, is_finished
     from moevoprune.cli.sweeping import FRONTS_ONLY, check_folders, run_locally
-    from moevoprune.files import write_text
+    from moevoprune.files import make_folder, remove_leftovers, write_text
+    from moevoprune.locks import only_writer
 
     say = Voice(arguments.quiet)
     seeds = _seeds(arguments.seeds)
     out = asked_folder(arguments, "sweep")
+    held.enter_context(only_writer(out))
     on_ray = _check_engine(arguments)
     extras = FRONTS_ONLY if arguments.fronts_only else Extras(not arguments.no_baselines)
     problems = _problems(arguments, None if arguments.quiet else say)
     if out is None:
         out = free_folder(Path("sweeps"), "-".join(problem.name for problem in problems[:3])[:100])
+        held.enter_context(only_writer(out))
     runs = [problem.of_seed(seed, out) for problem in problems for seed in seeds]
     check_folders(runs, arguments.resume)
     # a long run that starts last leaves the other cores idle at the end
     todo = sorted((run for run in runs if not is_finished(run.out, extras.pages)), key=lambda run: -run.size)
     jobs = _jobs(arguments.jobs, todo)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     except OSError as error:
         raise InputError(f"{out}: cannot be made ({error.strerror}): choose another --out folder") from None
+    remove_leftovers(out)
 
     where = "on Ray" if on_ray else f"{jobs} at a time"
     say(f"problems: {len(problems)}, seeds: {len(seeds)}; {len(todo)} of {len(runs)} to run, {where}, into {out}")
@@ -243,17 +252,24 @@ def _run_on_ray(
     """Send whole runs to a Ray; their folders come back as bytes, so that no folder need be shared."""
     from moevoprune.cli.run import add_member_maps
     from moevoprune.cli.sweeping import why_of
+    from moevoprune.locks import only_writer
     from moevoprune.search.ray_engine import connect, disconnect
 
     if not runs:
         return
     ray = connect(address)
     waiting: dict[Any, SweepRun] = {}
+    held = ExitStack()
     try:
         features = {problem.name: ray.put(problem.features) for problem in problems}
         on_gpu = runs[0].config.compute.device.startswith("cuda")
         remote = ray.remote(_carry_out_elsewhere).options(num_cpus=1, num_gpus=1 if on_gpu else 0)
         for run in runs:
+            try:
+                held.enter_context(only_writer(run.out))
+            except InputError as in_use:
+                yield run, why_of(in_use)
+                continue
             config = run.config.model_dump_json()
             data, begun = features[run.name], _read_folder(run.out)
             # heat maps need the images, which are here
@@ -275,6 +291,7 @@ def _run_on_ray(
         for reference in waiting:
             ray.cancel(reference, force=True)
         disconnect()
+        held.close()
 
 
 def _carry_out_elsewhere(
@@ -298,17 +315,19 @@ def _carry_out_elsewhere(
 
 def _read_folder(folder: Path) -> dict[str, bytes]:
     """Files of a folder by their paths in it; nothing where there is no folder."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    from moevoprune.locks import LOCK
+
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
     """Write the files of a run folder; its record comes last, as that says that it is whole."""
-    from moevoprune.files import atomic_path
+    from moevoprune.files import atomic_path, make_folder
 
     for name in sorted(files, key=lambda name: name == RECORD):
         path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with atomic_path(path) as temporary:
             temporary.write_bytes(files[name])
 

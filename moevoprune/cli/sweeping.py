@@ -18,6 +18,7 @@ from moevoprune.errors import InputError, words_of
 from moevoprune.features import FeatureSet
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.run_folder import SETTINGS, entry, read_record
+from moevoprune.locks import only_writer
 
 __all__ = [
     "FRONTS_ONLY",
@@ -362,7 +363,7 @@ def search_into(config: RunConfig, features: FeatureSet, out: Path, extras: Extr
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # one thread, as in the trainer: results must not depend on the threads, nor seconds on the other runs
-    with threadpool_limits(1):
+    with only_writer(out), threadpool_limits(1):
         _, problem = build_problem(alone(config), features)
         with problem:
             code = run_problem(config, problem, out, True, Voice(quiet=True), extras)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moevoprune.errors import InputError, nearest
-from moevoprune.files import atomic_path, write_text
+from moevoprune.files import atomic_path, make_folder, write_text
 from moevoprune.fronts.predictions import Predictions
 from moevoprune.fronts.run_folder import FRONT, FRONT_CSV, HEADS, PREDICTIONS
 from moevoprune.fronts.tables import csv_text
@@ -314,7 +314,7 @@ class Front:
 
         folder = Path(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made ({error.strerror}): choose another folder") from error
         tensors: dict[str, npt.NDArray[Any]] = {}

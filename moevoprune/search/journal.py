@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from moevoprune.errors import InputError
 from moevoprune.files import sync_folder
+from moevoprune.locks import claim
 
 __all__ = ["EvaluationJournal"]
 
@@ -55,13 +56,14 @@ class _Content:
     values: list[list[float]] = field(default_factory=list)
     damaged: int = 0
     end: int = 0  # offset just behind the last good record
+    size: int = 0  # of the whole file
 
 
 class EvaluationJournal:
     """Journal of evaluated masks and their objective values, open for appending.
 
-    Made by :meth:`create` or :meth:`resume`; a context manager that closes the file. One process writes
-    to a journal at a time: the file is not locked.
+    Made by :meth:`create` or :meth:`resume`; a context manager that closes the file. One of them has it at a
+    time: the file is locked until it is closed, or its process ends. Readers are not kept out.
 
     Attributes
     ----------
@@ -125,6 +127,7 @@ class EvaluationJournal:
                 f"cannot create {target}: {_reason(error)}; check that its folder exists and is writable"
             ) from error
         journal = cls(target, file, int(n_bits), tuple(objectives), _Content(header))
+        _claim(target, file)
         try:
             journal._write_header(header)
         except BaseException:
@@ -156,7 +159,8 @@ class EvaluationJournal:
         Raises
         ------
         InputError
-            If the file is missing, is not a journal, belongs to other settings or cannot be written.
+            If the file is missing, is not a journal, belongs to other settings, cannot be written, or somebody
+            else has it open for writing.
         """
         target = Path(path)
         header = _make_header(target, identity, n_bits, objectives)
@@ -167,6 +171,11 @@ class EvaluationJournal:
             file = open(target, "rb+", buffering=0)  # noqa: SIM115 - kept open by the journal
         except OSError as error:
             raise _write_error(target, error) from error
+        _claim(target, file)
+        if os.fstat(file.fileno()).st_size != content.size:
+            # somebody else has written until now
+            file.close()
+            return cls.resume(path, identity, n_bits, objectives)
         journal = cls(target, file, int(n_bits), tuple(objectives), content)
         try:
             if file.seek(0, os.SEEK_END) > content.end:
@@ -351,6 +360,15 @@ class EvaluationJournal:
         self._pending.clear()
 
 
+def _claim(path: Path, file: io.FileIO) -> None:
+    """Lock a journal, or close it where somebody else has it."""
+    if not claim(file.fileno()):
+        file.close()
+        raise InputError(
+            f"{path} is being written by another search; wait until that has ended, or use another file"
+        )
+
+
 def _line(record: Mapping[str, Any]) -> bytes:
     text = json.dumps(record, allow_nan=False).encode("ascii")
     return b"%08x %s\n" % (zlib.crc32(text), text)
@@ -394,7 +412,9 @@ def _load(path: Path) -> _Content:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise InputError(f"{path} is not a file; give the journal of a run")
         with open(path, "rb") as file:
-            return _load_lines(path, file)
+            content = _load_lines(path, file)
+            content.size = file.seek(0, os.SEEK_END)
+            return content
     except FileNotFoundError:
         raise InputError(f"there is no journal {path}; check the folder, or start the run anew") from None
     except OSError as error:

@@ -6,6 +6,7 @@ Nothing here uses pyplot or rcParams: figures leave no global state behind, and 
 from __future__ import annotations
 
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from moevoprune import files
 from moevoprune.errors import InputError, printable
 from moevoprune.files import atomic_path
 from moevoprune.fronts.front import Axis, Front
@@ -45,6 +47,8 @@ TOP_LEGEND: dict[str, Any] = {
     "fontsize": SMALL,
     **TIGHT_LEGEND,
 }
+# of a name that is longer nothing more can be read in a figure
+_LONGEST = 1000
 NO_MEMBERS = "no members:\nthe search found no feasible mask"
 
 
@@ -66,7 +70,9 @@ def save_figure(ax: Axes, path: str | Path) -> Path:
     path = Path(path)
     make_folder(path.parent)
     figure: Any = ax.figure
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        # a class may be named in letters that the font lacks: they become boxes
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
         # no software tag: the bytes should depend on what is drawn only
         # of an axes in a subfigure the whole one
         figure.figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None})
@@ -76,7 +82,7 @@ def save_figure(ax: Axes, path: str | Path) -> Path:
 def make_folder(folder: Path) -> None:
     """Make a folder where it is missing; InputError where that cannot be."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror}): choose another folder") from error
 
@@ -186,4 +192,7 @@ def whole(value: float, _: int | None = None) -> str:
 
 def plain_text(text: str, most: int = 60) -> str:
     """Text of somebody else's as one short line, in which a dollar sign does not start a formula."""
-    return textwrap.shorten(printable(text), most, placeholder="...").replace("$", r"\$")
+    line = " ".join(printable(text[:_LONGEST]).split())
+    # a word that is too long for the line is cut, not left out
+    short = textwrap.shorten(line, most, placeholder="...") if " " in line[:most] else line[:most]
+    return short.replace("$", r"\$")

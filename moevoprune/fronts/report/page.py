@@ -10,7 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from moevoprune.errors import InputError
-from moevoprune.files import write_text
+from moevoprune.files import make_folder, write_text
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.report.content import RunReport, SeveralRuns, describe_run, describe_several
 
@@ -61,7 +61,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     ]
     page = render_page(reports, describe_several(reports, fronts) if len(reports) > 1 else None)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
     except OSError as error:
         raise InputError(f"{out.parent}: cannot be made ({error.strerror}): choose another --out") from None
     write_text(out, page)
