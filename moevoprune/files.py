@@ -6,22 +6,37 @@ import errno
 import os
 import re
 import secrets
+import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from moevoprune.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 __all__ = [
     "atomic_path",
     "cache_folder",
     "check_folder",
+    "load_toml",
     "make_folder",
+    "open_regular",
+    "read_text",
     "remove_leftovers",
     "sync_folder",
     "write_text",
 ]
 
+# of records and tables, which have some kilobytes; forged ones may have any size
+_MOST_TEXT = 2**26
+# of settings; reading a key of many parts takes time by the square of their number, minutes for 40 kB
+_MOST_TOML, _MOST_POINTS = 2**20, 100
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
 
 
@@ -65,6 +80,62 @@ def make_folder(folder: Path) -> None:
     # what is written in a folder is of no use where the folder itself is lost
     for path in reversed(missing):
         sync_folder(path.parent)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, and only a regular one: a FIFO would wait for ever, and a device has no end.
+
+    Raises
+    ------
+    OSError
+        It is absent, may not be read, or is something else.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return open(path, "rb")
+
+
+def read_text(path: Path, most_bytes: int = _MOST_TEXT) -> str:
+    """Read a regular text file in UTF-8; the byte order mark of Windows' editors is left out.
+
+    Parameters
+    ----------
+    path
+        The file.
+    most_bytes
+        Its size at most.
+
+    Raises
+    ------
+    OSError
+        As :func:`open_regular`, or the file is larger.
+    UnicodeDecodeError
+        It is no such text.
+    """
+    with open_regular(path) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"is larger than {most_bytes / 2**20:.3g} MiB", str(path))
+    return content.decode("utf-8-sig").replace("\r\n", "\n")
+
+
+def load_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """Read a TOML file of settings: its text, and what it says.
+
+    Raises
+    ------
+    OSError
+        As :func:`read_text`.
+    ValueError
+        It is no TOML in UTF-8, or has lines that no settings need and that would take minutes to read.
+    RecursionError
+        It is nested too deep.
+    """
+    text = read_text(path, _MOST_TOML)
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.count(".") > _MOST_POINTS:
+            raise ValueError(f"line {number} has more than {_MOST_POINTS} points: write it as several lines")
+    return text, tomllib.loads(text)
 
 
 @contextmanager
@@ -144,7 +215,9 @@ def remove_leftovers(folder: Path, target: str | None = None) -> None:
     if folder.is_dir():
         for path in folder.iterdir():
             if _TEMPORARY.fullmatch(path.name) and path.name.startswith(start):
-                path.unlink(missing_ok=True)
+                # a folder of such a name, or one that cannot be written to: what is in the way says so itself
+                with suppress(OSError):
+                    path.unlink()
 
 
 def write_text(target: Path, text: str) -> None:

@@ -186,6 +186,8 @@ def _write_results(
     say(f"retraining the members ({len(result.masks)}) on all training rows and scoring them on the test rows")
     front = declare_front(problem, result)
     _remove_outdated(out, front)
+    # written last, it says that the run is whole
+    (out / REPORT).unlink(missing_ok=True)
     front.save(out)
     if extras.pages:
         save_figures(front, out / FIGURES)

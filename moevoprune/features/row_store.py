@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moevoprune.errors import InputError
+from moevoprune.files import make_folder, sync_folder
+from moevoprune.locks import claim
 
 __all__ = ["RowStore"]
 
@@ -25,6 +28,7 @@ Digests = npt.NDArray[np.bytes_]
 _ROWS, _LOG, _LOCK = "rows.f32", "batches.jsonl", "lock"
 _DIGEST_BYTES = 32
 _BLOCK = 2**22
+_SECONDS_BETWEEN_SYNCS = 1.0
 
 
 class RowStore:
@@ -32,7 +36,8 @@ class RowStore:
 
     Two files: the rows, and a log with one line per batch that names the images of its rows and holds a checksum.
     Rows count once their line is there. What a killed process or a power cut left behind the last good line is
-    cut off when the store is opened again, so at most one batch is lost.
+    cut off when the store is opened again. A killed process loses one batch at most; a power cut that, and what
+    was added in the second before, as the disk is waited for no more often.
 
     Use it as a context manager. While it is open no other process can open it; a second one waits.
 
@@ -59,15 +64,20 @@ class RowStore:
         self._token = b""
         self._lock = -1
         self._known: Digests = _as_digests([])
+        self._unsynced = False
+        self._synced_at = 0.0
 
     def __enter__(self) -> RowStore:
         with self._failing_plainly():
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             self._lock = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        _wait_for(self._lock, self._waiting)
+        if not claim(self._lock):
+            self._waiting()
+            claim(self._lock, wait=True)
         try:
             self._token = self._mark()
             self._recover()
+            sync_folder(self._folder)
         except BaseException:
             self._release()
             raise
@@ -76,7 +86,15 @@ class RowStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release()
+        try:
+            if self._unsynced and self._is_there():
+                self._sync()
+        except InputError:
+            # of two errors the first says what went wrong
+            if error is None:
+                raise
+        finally:
+            self._release()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -124,6 +142,9 @@ class RowStore:
                 file.write(data)
             with open(self._folder / _LOG, "ab") as log:
                 log.write(json.dumps(line).encode("ascii") + b"\n")
+        self._unsynced = True
+        if time.monotonic() - self._synced_at > _SECONDS_BETWEEN_SYNCS:
+            self._sync()
         self._known = np.concatenate([self._known, _as_digests(digests)])
 
     def read(self, numbers: npt.NDArray[np.int64]) -> Rows:
@@ -149,6 +170,15 @@ class RowStore:
                     raise self._gone()
                 rows[start:end] = part.reshape(-1, self.width)
         return rows
+
+    def _sync(self) -> None:
+        """Wait until the disk has all that was added, rows before the lines that promise them."""
+        with self._failing_plainly():
+            for name in (_ROWS, _LOG):
+                with open(self._folder / name, "rb+") as file:
+                    os.fsync(file.fileno())
+        self._unsynced = False
+        self._synced_at = time.monotonic()
 
     def _recover(self) -> None:
         known: list[bytes] = []
@@ -188,12 +218,14 @@ class RowStore:
         return token
 
     def _check_still_there(self) -> None:
-        try:
-            there = (self._folder / _LOCK).read_bytes() == self._token
-        except OSError:
-            there = False
-        if not there:
+        if not self._is_there():
             raise self._gone()
+
+    def _is_there(self) -> bool:
+        try:
+            return (self._folder / _LOCK).read_bytes() == self._token
+        except OSError:
+            return False
 
     def _gone(self) -> InputError:
         return InputError(
@@ -245,17 +277,3 @@ def _checksum(file: Any, length: int) -> int | None:
         crc = zlib.crc32(block, crc)
         length -= len(block)
     return crc
-
-
-def _wait_for(lock: int, waiting: Callable[[], None]) -> None:
-    """Hold a lock file until it is closed, also by a crash; waits for whoever holds it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes at once are on their own there
-        return
-    with suppress(OSError):  # a network file system without locks
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(lock, fcntl.LOCK_EX)

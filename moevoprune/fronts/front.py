@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moevoprune.errors import InputError, nearest
-from moevoprune.files import atomic_path, make_folder, write_text
+from moevoprune.files import atomic_path, make_folder, open_regular, write_text
 from moevoprune.fronts.predictions import Predictions
 from moevoprune.fronts.run_folder import FRONT, FRONT_CSV, HEADS, PREDICTIONS
 from moevoprune.fronts.tables import csv_text
@@ -322,7 +322,8 @@ class Front:
             tensors.update({f"{name}.{key}": array for key, array in head.to_arrays().items()})
         with atomic_path(folder / HEADS) as temporary:
             # as bytes: safetensors' own file would be readable by its owner alone
-            temporary.write_bytes(save(tensors, metadata={"format": f"moevoprune-heads-{_FORMAT}"}))
+            about = {"format": f"moevoprune-heads-{_FORMAT}", "front": self.fingerprint}
+            temporary.write_bytes(save(tensors, metadata=about))
         with atomic_path(folder / FRONT) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **self._arrays())
         if self.predictions is not None:
@@ -344,13 +345,16 @@ class Front:
         import zipfile
         import zlib
 
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        from safetensors import SafetensorError, safe_open
 
         path = Path(folder)
         try:
             arrays = _read_npz(path / FRONT)
-            tensors = load_file(path / HEADS)
+            # opening a FIFO would wait for ever
+            open_regular(path / HEADS).close()
+            with safe_open(path / HEADS, framework="numpy") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+                about = file.metadata() or {}
         except FileNotFoundError as error:
             missing = Path(error.filename or path / HEADS)
             raise InputError(f"{missing}: not found: is {path} a finished run?") from None
@@ -367,6 +371,9 @@ class Front:
             raise InputError(f"{path}: the saved front cannot be read: its files are damaged") from None
         if not front._fits_together():
             raise InputError(f"{path}: the saved front's arrays do not fit together: its files are damaged")
+        # heads of older versions do not say
+        if about.get("front", front.fingerprint) != front.fingerprint:
+            raise InputError(f"{path / HEADS}: belongs to another front: repeat the run with --resume")
         return replace(front, predictions=front._load_predictions(path / PREDICTIONS))
 
     @property
@@ -504,5 +511,5 @@ class Front:
 
 def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     # opened here: numpy leaves the file open when it turns out not to be an archive
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+    with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files}
