@@ -2,15 +2,15 @@
 
     python tests/robustness/environments.py python3.10 python3.11 python3.12 python3.13 --versions alike --fronts
     python tests/robustness/environments.py python3.10 --versions oldest --fronts --tests
-    python tests/robustness/environments.py python3.10 python3.12 python3.13 --versions newest --tests tests/heads tests/cli
+    python tests/robustness/environments.py python3.10 python3.12 python3.13 --versions newest --tests tests/heads
 
-For each interpreter an environment of its own is made (by uv, which must be on the path: ``pip install uv``) and the
-project is installed there from a copy of what git has, as a user would install it.
+For each interpreter an environment of its own is made (by uv, which must be on the path: ``pip install uv``) and
+the project is installed there from a copy of what git has, as a user would install it.
 
 --fronts carries out small_runs.py twice, with one thread and one process and with two of each, another hash seed,
-another locale, another time zone and an empty cache. Every file of results must be the same, byte for byte: between
-the two always, and with ``--versions alike`` between all interpreters. Between environments whose packages differ
-it is told how far the fronts differ; that counts as no failure, since it is not promised (docs/reproducibility.md).
+another locale, another time zone and an empty cache. Every file of results must be the same, byte for byte:
+between the two always, and with ``--versions alike`` between all interpreters. Between environments whose packages
+differ it is told how far the fronts do; that is no failure, since it is not promised (docs/reproducibility.md).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def likeness(one: Summary, other: Summary) -> list[str]:
                 (abs(a - b) for mask in both for a, b in zip(front[mask], also[mask], strict=True)), default=0.0
             )
             lines.append(
-                f"{run_name}: {len(front)} and {len(also)} members, {len(both)} in both, objectives {apart:.1e} apart"
+                f"{run_name}: {len(front)} and {len(also)} members, {len(both)} in both, values {apart:.1e} apart"
             )
     return sorted(lines)
 
@@ -148,7 +148,7 @@ def main() -> int:
         "--versions",
         choices=("alike", "oldest", "newest"),
         default="newest",
-        help="alike: those that the first interpreter resolves to, for all; oldest: the lower bounds; newest (default)",
+        help="alike: for all those of the first interpreter; oldest: the lower bounds; newest (default)",
     )
     parser.add_argument("--extras", default="test", help="of the project, separated by commas (default: test)")
     parser.add_argument("--fronts", action="store_true", help="compare the small runs")

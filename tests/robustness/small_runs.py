@@ -2,10 +2,10 @@
 
     python tests/robustness/small_runs.py --out FOLDER [--jobs N] [--only NAME ...]
 
-They cover what could depend on the surroundings: the features of the digits (which a network is trained for) and of
-images, encodings, objectives, searches, whole networks, constructed networks. ``FOLDER/summary.json`` holds the
-SHA-256 of every file that carries results (for .npz files of the arrays, in their order), and the fronts as numbers.
-The data are made of Python's ``random()``, which is the same in all versions of Python and knows nothing of numpy.
+They cover what could depend on the surroundings: the features of the digits (which a network is trained for) and
+of images, encodings, objectives, searches, whole networks, constructed networks. ``FOLDER/summary.json`` holds the
+SHA-256 of every file that carries results (for .npz files of the arrays, in their order), and the fronts as
+numbers. The data are made of Python's ``random()``, the same in all versions, which knows nothing of numpy.
 """
 
 from __future__ import annotations
