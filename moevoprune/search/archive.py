@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import numpy.typing as npt
 from pymoo.indicators.hv import HV
 
 from moevoprune.errors import InputError
+from moevoprune.search.mask_memory import MaskNumbers
 
-__all__ = ["ParetoArchive", "hypervolume", "knee", "non_dominated"]
+__all__ = ["ParetoArchive", "SmallestClose", "hypervolume", "knee", "non_dominated"]
 
 # Offers are taken in chunks, so that comparing a whole journal with itself needs little memory.
 _CHUNK = 256
@@ -46,8 +45,8 @@ class ParetoArchive:
         self._packed = np.zeros((0, 0), dtype=np.uint8)
         self._losses = np.zeros((0, n_obj))
         self._values = np.zeros((0, n_obj))
-        # Digests: the masks themselves would take as much memory as all evaluations of the run.
-        self._seen: set[bytes] = set()
+        self._seen = MaskNumbers()
+        self._volume: tuple[bytes, float] | None = None
 
     def __len__(self) -> int:
         return len(self._losses)
@@ -58,6 +57,11 @@ class ParetoArchive:
         if self._n_bits is None:
             return np.zeros((0, 0), dtype=np.bool_)
         return np.unpackbits(self._packed, axis=1, count=self._n_bits).view(np.bool_)
+
+    @property
+    def packed(self) -> list[bytes]:
+        """Masks packed into bytes, as :func:`moevoprune.search.fitness.pack` does it."""
+        return [row.tobytes() for row in self._packed]
 
     @property
     def losses(self) -> npt.NDArray[np.float64]:
@@ -115,20 +119,42 @@ class ParetoArchive:
             self._n_bits = bits.shape[1]
             self._packed = packed[:0]
             self._values = value[:0]
-        new = self._first_seen(packed)
+        new = self._first_seen(bits)
         for i in range(0, len(new), _CHUNK):
             part = new[i : i + _CHUNK]
             self._add_chunk(packed[part], loss[part], value[part])
 
-    def _first_seen(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    def hypervolume(self, corner: npt.NDArray[np.float64]) -> float:
+        """:func:`hypervolume` of the losses, to the bit; not computed again while nothing enters the archive.
+
+        Parameters
+        ----------
+        corner : float array of shape (n_obj,)
+            Reference point, finite.
+
+        Raises
+        ------
+        InputError
+            The corner is not as described.
+        """
+        reference = _checked_corner(corner)
+        if len(reference) != self.n_obj:
+            raise InputError(f"the hypervolume corner has {len(reference)} numbers; give {self.n_obj}")
+        key = reference.tobytes()
+        if self._volume is None or self._volume[0] != key:
+            # members do not dominate each other, so the costly search for those that do is spared
+            inside = self._losses[(self._losses < reference).all(axis=1)]
+            self._volume = key, _volume_of_front(inside, reference)
+        return self._volume[1]
+
+    def _first_seen(self, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """Mark the masks as seen and return the rows of those that were not."""
-        new = []
-        for i, row in enumerate(packed):
-            digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-            if digest not in self._seen:
-                self._seen.add(digest)
-                new.append(i)
-        return np.array(new, dtype=np.int64)
+        before = len(self._seen)
+        numbers = self._seen.add(masks)
+        _, first = np.unique(numbers, return_index=True)
+        rows = np.sort(first)
+        new: npt.NDArray[np.int64] = rows[numbers[rows] >= before]
+        return new
 
     def _add_chunk(
         self, packed: npt.NDArray[np.uint8], losses: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
@@ -136,6 +162,7 @@ class ParetoArchive:
         staying, entering = _merge(self._losses, losses)
         if not entering.any():
             return
+        self._volume = None
         self._packed = np.concatenate([self._packed[staying], packed[entering]])
         self._losses = np.concatenate([self._losses[staying], losses[entering]])
         self._values = np.concatenate([self._values[staying], values[entering]])
@@ -215,9 +242,7 @@ def hypervolume(losses: npt.NDArray[np.float64], corner: npt.NDArray[np.float64]
     crashes on duplicates in more than three objectives.
     """
     points = np.asarray(losses, dtype=np.float64)
-    reference = np.asarray(corner, dtype=np.float64)
-    if reference.ndim != 1 or reference.size == 0 or not np.isfinite(reference).all():
-        raise InputError(f"the hypervolume corner is {reference.tolist()}; give one finite number a loss")
+    reference = _checked_corner(corner)
     if points.shape == (0,):
         return 0.0
     if points.ndim != 2 or points.shape[1] != len(reference):
@@ -225,17 +250,66 @@ def hypervolume(losses: npt.NDArray[np.float64], corner: npt.NDArray[np.float64]
     if np.isnan(points).any() or np.isneginf(points).any():
         raise InputError("hypervolume losses hold NaN or minus infinity; leave these points out")
     points = points[(points < reference).all(axis=1)]
-    if len(points) == 0:
-        return 0.0
-    if len(reference) == 1:
-        # Releases of moocore differ on whether they take one column.
-        return float(reference[0] - points.min())
     front = points[:0]
     for i in range(0, len(points), _CHUNK):
         part = points[i : i + _CHUNK]
         staying, entering = _merge(front, part)
         front = np.concatenate([front[staying], part[entering]])
+    return _volume_of_front(front, reference)
+
+
+def _checked_corner(corner: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    reference = np.asarray(corner, dtype=np.float64)
+    if reference.ndim != 1 or reference.size == 0 or not np.isfinite(reference).all():
+        raise InputError(f"the hypervolume corner is {reference.tolist()}; give one finite number a loss")
+    return reference
+
+
+def _volume_of_front(front: npt.NDArray[np.float64], reference: npt.NDArray[np.float64]) -> float:
+    """Volume of distinct points inside the corner that do not dominate each other."""
+    if len(front) == 0:
+        return 0.0
+    if len(reference) == 1:
+        # Releases of moocore differ on whether they take one column.
+        return float(reference[0] - front.min())
     return float(HV(ref_point=reference)(front))
+
+
+class SmallestClose:
+    """Fewest active bits among the masks whose loss lies close to the best so far.
+
+    Only what may still be the answer is kept: what was too far from the best once stays so.
+
+    Parameters
+    ----------
+    distance : float
+        From the best loss, at most.
+
+    Attributes
+    ----------
+    best : float
+        Least loss so far; NaN where there is none.
+    """
+
+    def __init__(self, distance: float) -> None:
+        self.best = float("nan")
+        self._distance = distance
+        # columns: loss, active bits
+        self._candidates = np.zeros((0, 2))
+
+    def add(self, losses: npt.NDArray[np.float64], active: npt.NDArray[np.int64]) -> None:
+        """Take note of masks: their losses, shape (n,), and numbers of active bits, shape (n,)."""
+        if len(losses) == 0:
+            return
+        candidates = np.concatenate([self._candidates, np.column_stack([losses, active])])
+        self.best = float(candidates[:, 0].min())
+        candidates = candidates[candidates[:, 0] <= self.best + self._distance]
+        self._candidates = candidates[non_dominated(candidates)]
+
+    @property
+    def smallest(self) -> int:
+        """Active bits of the smallest one close to the best; 0 where there is none."""
+        return int(self._candidates[:, 1].min()) if len(self._candidates) else 0
 
 
 def knee(losses: npt.NDArray[np.float64]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from pymoo.core.sampling import Sampling
 
 from moevoprune.errors import InputError
 from moevoprune.objectives import Objective
-from moevoprune.search.fitness import pack
+from moevoprune.search.mask_memory import MaskValues
 from moevoprune.search.sampling import DensitySampling, as_masks
 
 __all__ = ["BitProblem", "Guidance"]
@@ -93,7 +93,7 @@ class BitProblem(Problem):
         self.n_trained = 0
         self.n_requested = 0
         self.n_diverged = 0
-        self._known: dict[bytes, Values] = {}
+        self._known = MaskValues(len(objectives))
         self._on_trained: list[Listener] = []
         self._on_requested: list[Listener] = []
         super().__init__(n_var=n_var, n_obj=len(objectives), n_ieq_constr=n_ieq_constr, vtype=bool)
@@ -170,6 +170,16 @@ class BitProblem(Problem):
             columns.append(active - self.max_active)
         return np.stack(columns, axis=1)
 
+    def forget_details(self, but: Collection[bytes]) -> None:
+        """Give back memory that holds more of masks than their values; a search says so after every generation.
+
+        Parameters
+        ----------
+        but
+            Masks, as :func:`moevoprune.search.fitness.pack` packs them, of which more may be wanted: those that no
+            other dominates.
+        """
+
     def close(self) -> None:
         """Give back what the problem holds of the machine; masks that are known stay known."""
 
@@ -198,13 +208,8 @@ class BitProblem(Problem):
             The masks have another shape or other values.
         """
         bits = self._repaired(masks)
-        keys = pack(bits)
-        fresh: dict[bytes, int] = {}
-        for row, key in enumerate(keys):
-            if key not in self._known:
-                fresh.setdefault(key, row)
-        self._train(bits[list(fresh.values())], list(fresh))
-        values = np.array([self._known[key] for key in keys]).reshape(len(bits), self.n_obj)
+        self._train(bits[self._known.unknown(bits)])
+        values = self._known.get(bits)
         self.n_requested += len(bits)
         for listener in self._on_requested:
             listener(bits, values)
@@ -222,8 +227,7 @@ class BitProblem(Problem):
 
     def remember(self, masks: Bits, values: Values) -> None:
         """Take values that are known already, e.g. from a journal; these masks are not measured again."""
-        known = np.array(values, dtype=np.float64)
-        self._known.update(zip(pack(self._repaired(masks)), known, strict=True))
+        self._known.put(self._repaired(masks), np.asarray(values, dtype=np.float64))
 
     def listen(self, on_trained: Listener | None = None, on_requested: Listener | None = None) -> None:
         """Be told of masks and their natural values: once measured, and whenever an algorithm asks for them."""
@@ -248,11 +252,11 @@ class BitProblem(Problem):
             raise InputError(f"{what} have {bits.shape[1]} bits, but this problem has {self.n_var}")
         return self.repair(bits)
 
-    def _train(self, bits: Bits, keys: list[bytes]) -> None:
+    def _train(self, bits: Bits) -> None:
         if len(bits) == 0:
             return
         for row, (values, diverged) in enumerate(self._measure(bits)):
-            self._known[keys[row]] = values
+            self._known.put(bits[row : row + 1], values[None])
             self.n_trained += 1
             self.n_diverged += diverged
             for listener in self._on_trained:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -234,9 +234,17 @@ class FitnessEvaluator:
         if outputs is not None:
             self._remember(pack(mask[None])[0], outputs)
 
-    def forget(self) -> None:
-        """Forget the outputs of masks that :meth:`evaluate` has scored, e.g. where they were sent elsewhere."""
-        self._outputs.clear()
+    def forget(self, but: Collection[bytes] = ()) -> None:
+        """Forget the outputs of masks that :meth:`evaluate` has scored, e.g. where they were sent elsewhere.
+
+        Parameters
+        ----------
+        but
+            Packed masks, see :func:`pack`, whose outputs stay.
+        """
+        kept = set(but)
+        for key in [key for key in self._outputs if key not in kept]:
+            del self._outputs[key]
 
     def evaluate(self, bits: Bits) -> Iterator[tuple[Values, bool]]:
         """Train and score masks, one after the other as they are done.

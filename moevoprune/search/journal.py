@@ -19,6 +19,7 @@ import os
 import re
 import stat
 import zlib
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ _FLUSH_BYTES = 1 << 20
 _CONTENT = re.compile(r"\(([0-9a-f]{16})\)$")
 _SHOWN_CHANGES = 3
 _SHOWN_CHARS = 70
+_BLOCK = 4096
 
 
 @dataclass
@@ -52,8 +54,9 @@ class _Content:
     """What a journal file holds; ``header`` is None if it was torn before its header was complete."""
 
     header: dict[str, Any] | None
-    packed: list[bytes] = field(default_factory=list)
-    values: list[list[float]] = field(default_factory=list)
+    # one record behind the other: an object for each would take several times the memory
+    packed: bytearray = field(default_factory=bytearray)
+    values: array[float] = field(default_factory=lambda: array("d"))
     damaged: int = 0
     end: int = 0  # offset just behind the last good record
     size: int = 0  # of the whole file
@@ -131,7 +134,7 @@ class EvaluationJournal:
         try:
             journal._write_header(header)
         except BaseException:
-            file.close()
+            _close_quietly(file)
             with contextlib.suppress(OSError):
                 target.unlink()
             raise
@@ -184,12 +187,37 @@ class EvaluationJournal:
             if content.header is None:
                 journal._write_header(header)
         except OSError as error:
-            file.close()
+            _close_quietly(file)
             raise _write_error(target, error) from error
         except BaseException:
-            file.close()
+            _close_quietly(file)
             raise
         return journal
+
+    @staticmethod
+    def check(
+        path: str | os.PathLike[str],
+        identity: Mapping[str, object],
+        n_bits: int,
+        objectives: Sequence[str],
+    ) -> None:
+        """Check that :meth:`resume` would find the journal of this run; reads no records and changes nothing.
+
+        Parameters
+        ----------
+        path, identity, n_bits, objectives
+            As in :meth:`resume`.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, is not a journal or belongs to other settings.
+        """
+        target = Path(path)
+        header = _make_header(target, identity, n_bits, objectives)
+        content = _load(target, records=False)
+        if content.header is not None:
+            _check_same_run(target, content.header, header)
 
     @staticmethod
     def read(
@@ -216,11 +244,8 @@ class EvaluationJournal:
         if content.header is None:
             raise InputError(f"{target} holds no complete header, so nothing was recorded in it; resume the run")
         n_bits, n_obj = content.header["n_bits"], len(content.header["objectives"])
-        packed = np.frombuffer(b"".join(content.packed), dtype=np.uint8)
-        packed = packed.reshape(len(content.packed), _packed_bytes(n_bits))
-        masks = np.unpackbits(packed, axis=1, count=n_bits).view(np.bool_)
-        values = np.array(content.values, dtype=np.float64).reshape(len(content.values), n_obj)
-        return content.header, masks, values
+        values = np.array(content.values, dtype=np.float64).reshape(-1, n_obj)
+        return content.header, _unpacked(content.packed, n_bits), values
 
     @property
     def entries(self) -> list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]]:
@@ -234,9 +259,26 @@ class EvaluationJournal:
 
     def iter_entries(self) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]]:
         """Yield the pairs of :attr:`entries` one at a time; only packed masks are kept in memory."""
-        for packed, values in zip(self._content.packed, self._content.values, strict=True):
-            bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=self.n_bits)
-            yield bits.view(np.bool_), np.array(values, dtype=np.float64)
+        for masks, values in self.iter_blocks():
+            yield from zip(masks, values, strict=True)
+
+    def iter_blocks(self) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]]:
+        """Yield :attr:`entries` some thousands at a time.
+
+        Yields
+        ------
+        masks, values
+            Bool of shape (n, n_bits), and float64 of shape (n, n_objectives).
+        """
+        width, n_obj = _packed_bytes(self.n_bits), len(self.objectives)
+        for start in range(0, len(self._content.packed) // width, _BLOCK):
+            end = start + _BLOCK
+            masks = _unpacked(self._content.packed[start * width : end * width], self.n_bits)
+            yield masks, np.array(self._content.values[start * n_obj : end * n_obj]).reshape(-1, n_obj)
+
+    def forget_entries(self) -> None:
+        """Give back the memory of :attr:`entries`, which is empty from then on; the file keeps them."""
+        self._content = _Content(self._content.header)
 
     def append(self, masks: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) -> None:
         """Add records to the buffer; they are safe on disk after :meth:`sync`.
@@ -288,11 +330,14 @@ class EvaluationJournal:
         Raises
         ------
         InputError
-            If the file cannot be written. The file then ends with its last whole record, and the records
-            that it lacks stay in the buffer.
+            If the file cannot be written: it then ends with its last whole record, and the records that it
+            lacks stay in the buffer. Or if it has been removed.
         """
         self._check_open()
         self._flush()
+        if not os.path.lexists(self.path):
+            # the system would go on writing to a file that nobody can find any more
+            raise InputError(f"{self.path} was removed while it was written to; start the run again")
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -310,8 +355,13 @@ class EvaluationJournal:
             return
         try:
             self.sync()
-        finally:
+        except BaseException:
+            _close_quietly(self._file)
+            raise
+        try:
             self._file.close()
+        except OSError as error:
+            raise _write_error(self.path, error) from error
 
     def __enter__(self) -> EvaluationJournal:
         return self
@@ -360,6 +410,12 @@ class EvaluationJournal:
         self._pending.clear()
 
 
+def _close_quietly(file: io.FileIO) -> None:
+    # the error under way says what went wrong first; a file system may say it again on closing
+    with contextlib.suppress(OSError):
+        file.close()
+
+
 def _claim(path: Path, file: io.FileIO) -> None:
     """Lock a journal, or close it where somebody else has it."""
     if not claim(file.fileno()):
@@ -402,17 +458,22 @@ def _parse_entry(line: bytes, n_bits: int, n_obj: int) -> tuple[bytes, list[floa
     return packed, numbers
 
 
+def _unpacked(packed: bytearray, n_bits: int) -> npt.NDArray[np.bool_]:
+    rows = np.frombuffer(packed, dtype=np.uint8).reshape(-1, _packed_bytes(n_bits))
+    return np.unpackbits(rows, axis=1, count=n_bits).view(np.bool_)
+
+
 def _packed_bytes(n_bits: int) -> int:
     return (n_bits + 7) // 8
 
 
-def _load(path: Path) -> _Content:
-    """Read a journal file; the records behind its last good one are left out."""
+def _load(path: Path, records: bool = True) -> _Content:
+    """Read a journal file, or its header alone; the records behind its last good one are left out."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise InputError(f"{path} is not a file; give the journal of a run")
         with open(path, "rb") as file:
-            content = _load_lines(path, file)
+            content = _load_lines(path, file) if records else _load_header(path, file)
             content.size = file.seek(0, os.SEEK_END)
             return content
     except FileNotFoundError:
@@ -422,6 +483,25 @@ def _load(path: Path) -> _Content:
 
 
 def _load_lines(path: Path, file: io.BufferedReader) -> _Content:
+    content = _load_header(path, file)
+    if content.header is None:
+        return content
+    n_bits, n_obj = content.header["n_bits"], len(content.header["objectives"])
+    offset, bad = content.end, 0
+    for line in file:
+        offset += len(line)
+        entry = _parse_entry(line, n_bits, n_obj)
+        if entry is None:
+            bad += 1
+            continue
+        content.packed += entry[0]
+        content.values.extend(entry[1])
+        content.damaged += bad
+        content.end, bad = offset, 0
+    return content
+
+
+def _load_header(path: Path, file: io.BufferedReader) -> _Content:
     first = file.readline(_MAX_HEADER_BYTES)
     if not first.endswith(b"\n") and _is_torn_header(first):
         return _Content(None)
@@ -438,19 +518,7 @@ def _load_lines(path: Path, file: io.BufferedReader) -> _Content:
         _make_header(path, header["identity"], header["n_bits"], header["objectives"])
     except (KeyError, InputError):
         raise InputError(f"{path} has a journal header that lacks a field; use a new folder") from None
-    content = _Content(header, end=len(first))
-    offset, bad = len(first), 0
-    for line in file:
-        offset += len(line)
-        entry = _parse_entry(line, header["n_bits"], len(header["objectives"]))
-        if entry is None:
-            bad += 1
-            continue
-        content.packed.append(entry[0])
-        content.values.append(entry[1])
-        content.damaged += bad
-        content.end, bad = offset, 0
-    return content
+    return _Content(header, end=len(first))
 
 
 def _is_torn_header(data: bytes) -> bool:

@@ -16,16 +16,18 @@ from pymoo.core.algorithm import Algorithm
 
 from moevoprune.errors import InputError, whole_number
 from moevoprune.search.algorithms import DEFAULT_ALGORITHM, make_algorithm
-from moevoprune.search.archive import ParetoArchive, hypervolume
+from moevoprune.search.archive import ParetoArchive, SmallestClose
 from moevoprune.search.bit_problem import BitProblem
 from moevoprune.search.deep_pruning_es import PUBLISHED_GENERATIONS
 from moevoprune.search.evo_prune_deeptl import PUBLISHED_BUDGET
-from moevoprune.search.fitness import pack
 from moevoprune.search.journal import EvaluationJournal
+from moevoprune.search.mask_memory import MaskNumbers
 
 __all__ = ["Generation", "SearchResult", "check_journal", "default_end", "run_search"]
 
 DEFAULT_N_GEN = 25
+# from the best value of the first objective
+_CLOSE = 0.01
 # as published, for both papers' searches
 _PUBLISHED_BUDGETS = {"reference": 200, "evo_prune_deeptl": PUBLISHED_BUDGET}
 
@@ -128,10 +130,9 @@ class _Observer:
         self._problem = problem
         self.archive = ParetoArchive(problem.n_obj)
         self.evaluations = 0
-        self._seen: set[bytes] = set()
+        self._seen = MaskNumbers()
         self._box: tuple[Values, Values] | None = None
-        self._first: list[Values] = []
-        self._active: list[npt.NDArray[np.int64]] = []
+        self._close = SmallestClose(_CLOSE)
 
     @property
     def cache_hits(self) -> int:
@@ -140,13 +141,12 @@ class _Observer:
     def __call__(self, masks: Bits, values: Values) -> None:
         problem = self._problem
         self.evaluations += len(masks)
-        self._seen.update(pack(masks))
+        self._seen.add(masks)
         losses = problem.losses(values)
         self._box = self._box or _box(problem, losses)
         feasible = (problem.violations(masks) <= 0).all(axis=1)
         self.archive.add(masks[feasible], losses[feasible], values[feasible])
-        self._first.append(losses[feasible, 0])
-        self._active.append(problem.count_active(masks[feasible]))
+        self._close.add(losses[feasible, 0], problem.count_active(masks[feasible]))
 
     @property
     def box(self) -> tuple[Values, Values]:
@@ -159,15 +159,11 @@ class _Observer:
         if self._box is None or len(self.archive) == 0:
             return 0.0
         ideal, corner = self._box
-        return hypervolume(self.archive.losses, corner) / float(np.prod(corner - ideal))
+        return self.archive.hypervolume(corner) / float(np.prod(corner - ideal))
 
     def best_and_smallest(self) -> tuple[float, int]:
-        first, active = np.concatenate(self._first), np.concatenate(self._active)
-        if len(first) == 0:
-            return float("nan"), 0
-        best = first.min()
-        natural = self._problem.objectives[0].from_loss(np.array([best]))
-        return float(natural[0]), int(active[first <= best + 0.01].min())
+        natural = self._problem.objectives[0].from_loss(np.array([self._close.best]))
+        return float(natural[0]), self._close.smallest
 
 
 def run_search(
@@ -254,6 +250,7 @@ def run_search(
                 algorithm.next()
                 if opened is not None:
                     opened.sync()
+                problem.forget_details(but=observer.archive.packed)
                 history.append(_generation(algorithm, problem, observer, started))
                 if progress is not None:
                     progress(history[-1])
@@ -304,14 +301,20 @@ def _termination(n_gen: int | None, budget: int | None) -> Any:
 
 
 def _open_journal(problem: BitProblem, path: Path, seed: int, resume: bool) -> EvaluationJournal:
-    identity = {**problem.identity(), "search.seed": seed}
-    names = [objective.name for objective in problem.objectives]
+    belonging = _belonging(problem, seed)
     if not resume or not path.exists():
-        return EvaluationJournal.create(path, identity, problem.n_var, names)
-    opened = EvaluationJournal.resume(path, identity, problem.n_var, names)
-    for mask, values in opened.iter_entries():
-        problem.remember(mask[None], values[None])
+        return EvaluationJournal.create(path, *belonging)
+    opened = EvaluationJournal.resume(path, *belonging)
+    for masks, values in opened.iter_blocks():
+        problem.remember(masks, values)
+    opened.forget_entries()
     return opened
+
+
+def _belonging(problem: BitProblem, seed: int) -> tuple[dict[str, object], int, list[str]]:
+    """What tells whether a journal is of this search: its identity, the bits of a mask and the objectives."""
+    names = [objective.name for objective in problem.objectives]
+    return {**problem.identity(), "search.seed": seed}, problem.n_var, names
 
 
 def check_journal(problem: BitProblem, path: Path, seed: int) -> None:
@@ -323,7 +326,7 @@ def check_journal(problem: BitProblem, path: Path, seed: int) -> None:
         It belongs to another one; the message says what differs.
     """
     if path.exists():
-        _open_journal(problem, path, seed, resume=True).close()
+        EvaluationJournal.check(path, *_belonging(problem, seed))
 
 
 def _generation(algorithm: Any, problem: BitProblem, observer: _Observer, started: float) -> Generation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +238,10 @@ class PruningProblem(BitProblem):
         """Everything that fitness values depend on besides the mask, as plain values."""
         bounds = {"min_active": self.min_active, "max_active": self.max_active or "none"}
         return {**self.fitness.identity(), **bounds}
+
+    def forget_details(self, but: Collection[bytes]) -> None:
+        """Forget what heads predicted for validation rows; a front wants to know it of its members alone."""
+        self.fitness.forget(but)
 
     def _measure(self, bits: Bits) -> Iterator[tuple[Values, bool]]:
         # an engine that has many workers needs all that there is to do
