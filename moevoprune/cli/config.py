@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from moevoprune.errors import InputError, describe_validation_error, nearest
 from moevoprune.features.backbone_settings import BackboneSettings
 from moevoprune.features.sources import BUILT_IN
+from moevoprune.files import load_toml
 from moevoprune.heads.settings import PRESETS, HeadSettings
 from moevoprune.search.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_POP_SIZES, checked_parts
 from moevoprune.search.loop import default_end
@@ -36,7 +37,6 @@ __all__ = [
     "to_toml",
 ]
 
-_LARGEST_TOML_BYTES = 2**20
 # of no meaning where no images are read
 _IMAGE_DATA = ("images", "root", "download", "test_fraction", "split_seed", "skip_bad")
 _IMAGE_COMPUTE = ("image_batch", "workers", "full_precision")
@@ -197,10 +197,7 @@ def read_toml(path: Path, base: Path | None = None) -> dict[str, Any]:
         The file cannot be read or is no TOML.
     """
     try:
-        if path.stat().st_size > _LARGEST_TOML_BYTES:
-            raise InputError(f"{path}: larger than 1 MiB: this is no problem file")
-        # Windows' editors put a byte order mark in front
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        _, raw = load_toml(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -402,6 +399,6 @@ def parse_value(text: str) -> Any:
     try:
         # whole, so that nothing behind a line break is lost
         (value,) = tomllib.loads(f"value = {text}").values()
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value

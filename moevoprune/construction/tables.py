@@ -13,8 +13,8 @@ import numpy.typing as npt
 from moevoprune.construction.encoding import TableEncoding, check_complete, is_numeric
 from moevoprune.errors import InputError, nearest, printable, words_of
 from moevoprune.features import FeatureSet, load_features
-from moevoprune.features.decoding import UnreadableImageError, open_regular
 from moevoprune.features.feature_set import Task
+from moevoprune.features.free_memory import check_whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,9 @@ _REGRESSIONS = ("diabetes", "linnerud")
 _MOST_NUMBERED_CLASSES = 20
 # beyond it floating point skips whole numbers
 _LARGEST_WHOLE = 2.0**53
+# of a table, and characters of its first line: pandas would spend minutes on more, and forged files have them
+_MOST_COLUMNS = 100_000
+_LONGEST_HEADER = 2**24
 
 Array = npt.NDArray[Any]
 
@@ -214,21 +217,23 @@ def read_frame(path: Path) -> pd.DataFrame:
     except ImportError:
         raise InputError("CSV files need the package pandas: pip install pandas") from None
     try:
-        # opening a FIFO would wait for ever
-        open_regular(path).close()
+        # pandas holds the texts and the numbers
+        check_whole_file(path, copies=2)
         with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
+            header = file.readline(_LONGEST_HEADER)
             separator = max(",;\t", key=header.count)
+        if len(header) == _LONGEST_HEADER or header.count(separator) >= _MOST_COLUMNS:
+            raise ValueError(f"its first line is longer than any header of {_MOST_COLUMNS:,} columns")
         options: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig", "skipinitialspace": True}
         # with a header, columns of one name are numbered, and the first of too many values names the row
         names = pd.read_csv(path, header=None, nrows=2, dtype=str, **options).iloc[0].dropna().str.strip()
         frame = pd.read_csv(path, low_memory=False, **options)
-    except UnreadableImageError as error:
-        raise InputError(f"{path}: {error.reason}: check the path") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be read ({words_of(error)}): check the path") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not UTF-8 text: save it as CSV in UTF-8") from None
+    except InputError:
+        raise
     # a path that cannot be one, or what pandas says of files without columns or with rows of several lengths
     except ValueError as error:
         raise InputError(f"{path}: is no table ({words_of(error)})") from None

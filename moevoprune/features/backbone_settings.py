@@ -50,6 +50,13 @@ class BackboneSettings(BaseModel):
     std: tuple[float, float, float] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
 
+    @field_validator("args")
+    @classmethod
+    def _check_plain(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not all(map(_is_plain, value.values())):
+            raise ValueError("give numbers of at most 64 bits, words, true, false, or lists of these")
+        return value
+
     @field_validator("mean", "std", mode="before")
     @classmethod
     def _list_to_tuple(cls, value: Any) -> Any:
@@ -69,3 +76,10 @@ class BackboneSettings(BaseModel):
         if value is not None and min(value) < 1e-6:
             raise ValueError("give three numbers of at least 1e-6")
         return value
+
+
+def _is_plain(value: object, depth: int = 8) -> bool:
+    """Whether a value can be written as TOML and read again: whole numbers of 64 bits, no endless nesting."""
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(entry, depth - 1) for entry in value)
+    return isinstance(value, str | float) or (isinstance(value, int) and -(2**63) <= value < 2**63)

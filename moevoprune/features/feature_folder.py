@@ -15,13 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeGuard, cast
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from moevoprune.errors import InputError, printable, words_of
+from moevoprune.features.npz_files import n_elements, read_header
 from moevoprune.files import sync_folder
 
 __all__ = [
@@ -115,20 +116,21 @@ def map_array(path: Path) -> Array:
             there = path.exists() or path.is_symlink()
             raise InputError(f"{name} is {'no regular file' if there else 'missing'}; save it with np.save")
         with open(path, "rb") as file:
-            shape, fortran, kind = _read_header(file, name)
+            shape, fortran, kind = read_header(file)
             start = file.tell()
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise InputError(f"{name} cannot be read ({words_of(error)}); check its permissions") from None
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{name} is not an .npy file, or is damaged ({error}); save it with np.save") from None
     if kind.hasobject:
         raise InputError(
             f"{name} holds pickled objects, which are never read; save plain arrays of numbers (or of strings, "
             "for class_names)"
         )
-    # in Python's integers: a forged shape overflows NumPy's
-    count = 1
-    for length in shape:
-        count *= length
+    count = n_elements(shape)
     if start + count * kind.itemsize != size:
         raise InputError(
             f"{name} has {size} bytes, but its header of {kind} {shape} asks for {start + count * kind.itemsize}; "
@@ -138,24 +140,12 @@ def map_array(path: Path) -> Array:
         raise InputError(
             f"{name} is in Fortran order, where a row is scattered over the file; save np.ascontiguousarray(...)"
         )
-    if count == 0:
-        return np.zeros(shape, dtype=kind)
     try:
+        if count == 0:
+            return np.zeros(shape, dtype=kind)
         return np.memmap(path, dtype=kind, mode="r", offset=start, shape=shape)
     except (OSError, ValueError) as error:
         raise InputError(f"{name} cannot be mapped ({words_of(error)}); write it again") from None
-
-
-def _read_header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
-    try:
-        shape, fortran, kind = readers[npy_format.read_magic(file)](file)
-    except Exception as error:  # untrusted bytes: NumPy raises several kinds here
-        said = f"an unknown version, {error}" if isinstance(error, KeyError) else words_of(error)
-        raise InputError(f"{name} is not an .npy file, or is damaged ({said}); save it with np.save") from None
-    if any(isinstance(length, bool) or length < 0 for length in shape):
-        raise InputError(f"{name} has the shape {shape}; the file is damaged: write it again")
-    return shape, fortran, kind
 
 
 @dataclass(frozen=True)

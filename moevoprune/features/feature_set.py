@@ -25,6 +25,7 @@ from moevoprune.features.feature_folder import (
     row_blocks,
     write_folder,
 )
+from moevoprune.features.free_memory import check_room
 from moevoprune.features.npz_files import open_archive, read_array, write_blocks
 from moevoprune.files import atomic_path
 
@@ -38,9 +39,15 @@ _REGRESSION_HINT = (
 )
 _MAX_LISTED = 12
 _LARGEST_EXTRACTION = 2**20
+# of what heads are trained on: differences and products with weights then stay within float32
+_LARGEST_TRAINED_ON = 1e36
+# of the arrays of strings, in bytes, four a character, and a header: more becomes too many objects of Python
+_LARGEST_STRINGS = {"extraction": 4 * _LARGEST_EXTRACTION + 2**16, "class_names": 2**26, "task": 2**16}
 _IN_MEMORY = ("X_ood", "X_ood_test")
 # in the order of the content hash: new ones at the end
 _ARRAYS = ("X_train", "y_train", "X_test", "y_test", "X_val", "y_val", "X_ood", "X_ood_test")
+# with the targets of the test rows, as those are squared
+_TRAINED_ON = ("X_train", "y_train", "X_val", "y_val", "y_test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +64,12 @@ class FeatureSet:
     Parameters
     ----------
     X_train, X_test : ndarray, shape (n_train, d) and (n_test, d)
-        Features of the training and test rows; finite, in the range of float32, at least one row and
-        one column. Stored as float32, but for mapped files.
+        Features of the training and test rows; finite, in the range of float32 (those that are trained
+        on between -1e36 and 1e36), at least one row and one column. Stored as float32, but for mapped files.
     y_train, y_test : ndarray
         Classification: integer labels 0..C-1, shape (n,), stored as int64; every class has at least one
-        row in `y_train`, and there are at least two. Regression: finite numbers, shape (n,) or (n, T),
-        stored as float32 of shape (n, T).
+        row in `y_train`, and there are at least two. Regression: numbers between -1e36 and 1e36, shape
+        (n,) or (n, T), stored as float32 of shape (n, T).
     X_val, y_val : ndarray, optional
         Validation rows, in the same form; both or neither.
     X_ood : ndarray, shape (n_ood, d), optional
@@ -358,9 +365,12 @@ def _from_archive(cls: type[FeatureSet], archive: zipfile.ZipFile, task: Task | 
     members = [n[: -len(".npy")] for n in archive.namelist() if n.endswith(".npy")]
 
     def read(key: str) -> Array:
-        array = read_array(archive, key)
+        if not key.startswith("X_"):
+            return read_array(archive, key, _LARGEST_STRINGS.get(key))
+        array = read_array(archive, key, becomes=np.float32)
+        _give_up(array)
         # converted one by one: a float64 file needs room for one float64 array, not for all
-        return _features(key, array) if key.startswith("X_") else array
+        return _features(key, array)
 
     def size_of(key: str) -> int:
         return archive.getinfo(f"{key}.npy").file_size
@@ -377,6 +387,10 @@ def _from_folder(cls: type[FeatureSet], folder: Path, task: Task | None) -> Feat
 
     def read(key: str) -> Array:
         array = map_array(folder / f"{key}.npy")
+        if array.nbytes > _LARGEST_STRINGS.get(key, array.nbytes):
+            raise InputError(f"{key}.npy is larger than any such array; write it again")
+        if key in _IN_MEMORY or not key.startswith("X_"):
+            check_room(array.nbytes, f"{key}.npy", "save fewer rows")
         if not key.startswith("X_"):
             return np.array(array)
         if array.size and not is_mapped(array):
@@ -432,8 +446,8 @@ def _from_members(
         names = _strings(stored, "class_names")
     extraction = ""
     if "extraction" in members:
-        # four bytes a character, and a header; looked at before anything is read, as it may be any size
-        if size_of("extraction") > 4 * _LARGEST_EXTRACTION + 2**16:
+        # looked at before anything is read, as it may be any size
+        if size_of("extraction") > _LARGEST_STRINGS["extraction"]:
             raise InputError("extraction is longer than 1 MiB; save a shorter description, or leave it out")
         extraction = _stored_extraction(read("extraction"))
     return cls(**arrays, class_names=names, task=task, name=name, extraction=extraction)
@@ -554,11 +568,19 @@ def _labels(name: str, value: object) -> Array:
 
 def _finite_float32(name: str, array: Array) -> Array:
     result = array if is_mapped(array) else _frozen(array, np.dtype(np.float32))
-    start, spot = _first_in_blocks(result, lambda block: ~np.isfinite(block))
+    # a number of Python would be turned into float16, which cannot hold it
+    limit = np.float32(_LARGEST_TRAINED_ON) if name in _TRAINED_ON else np.finfo(np.float32).max
+    # negated, as NaN is not less than anything either
+    start, spot = _first_in_blocks(result, lambda block: ~(np.abs(block) <= limit))
     if spot is None:
         return result
     spot = (start + spot[0], *spot[1:])
     value = array[spot]
+    if np.isfinite(result[spot]):
+        raise InputError(
+            f"{name} holds {value:g} at {_where(spot)}; scale it down: products of numbers beyond {limit:g}"
+            " overflow float32"
+        )
     if np.isfinite(value):
         raise InputError(f"{name} overflows float32 at {_where(spot)} (value {value:g}); scale it down")
     what = "NaN" if np.isnan(value) else "infinity"
@@ -574,6 +596,14 @@ def _frozen(array: Array, dtype: np.dtype[Any]) -> Array:
         result: Array = np.array(array, dtype=dtype, order="C", copy=True)
     result.flags.writeable = False
     return result
+
+
+def _give_up(array: Array) -> None:
+    """Make an array that nobody else has read-only, so that it need not be copied."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner.flags.writeable = False
+        owner = owner.base
 
 
 def _is_frozen(array: Array) -> bool:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moevoprune.errors import InputError, nearest
+from moevoprune.errors import InputError, nearest, words_of
+from moevoprune.features.free_memory import check_whole_file
 from moevoprune.features.vision import import_torchvision, own_randomness, reason_of
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def read_state(path: Path) -> Mapping[str, Any]:
     import torch
 
     try:
+        check_whole_file(path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -116,8 +118,10 @@ def read_state(path: Path) -> Mapping[str, Any]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # untrusted bytes: a dozen kinds
-        reason = reason_of(error)
+        reason = words_of(error) if isinstance(error, OSError) else reason_of(error)
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             reason = "it holds more than tensors"
         elif not isinstance(error, OSError | MemoryError):
@@ -145,6 +149,11 @@ def _unwrapped(content: Any, path: Path) -> Mapping[str, Any]:
             f"{path}: holds no tensors by name, so it is no state dict:"
             " save it with torch.save(model.state_dict(), FILE)"
         )
+    most = path.stat().st_size
+    for name, tensor in tensors.items():
+        # a view of few numbers may claim any shape, and fills the memory as soon as it is used
+        if not tensor.is_meta and tensor.numel() * tensor.element_size() > most:
+            raise InputError(f"{path}: {name!r} is larger than the file: save ordinary weights")
     return _Named(tensors, getattr(content, "_metadata", None))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from moevoprune.errors import InputError, printable
+from moevoprune.errors import InputError, printable, words_of
+from moevoprune.features.npz_files import read_arrays
 from moevoprune.files import atomic_path
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.run_folder import MEMBER_MAPS
@@ -108,17 +107,14 @@ def load_member_maps(folder: str | Path) -> MemberMaps | None:
     """
     path = Path(folder) / MEMBER_MAPS
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return _from_arrays({key: archive[key] for key in archive.files})
+        return _from_arrays(read_arrays(path))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (
-        ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error,
-    ):  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
-            f"{path}: is damaged or of another version: remove it, and no heat maps are shown"
+            f"{path}: is damaged or of another version ({words_of(error)}): remove it, and no heat maps are shown"
         ) from None
 
 

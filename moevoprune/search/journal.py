@@ -47,6 +47,10 @@ _CONTENT = re.compile(r"\(([0-9a-f]{16})\)$")
 _SHOWN_CHANGES = 3
 _SHOWN_CHARS = 70
 _BLOCK = 4096
+# far beyond what any head has: a forged header must not ask for more memory than there is
+_MOST_BITS = 10**9
+# of a float in JSON, with what separates it from the next
+_LONGEST_NUMBER = 32
 
 
 @dataclass
@@ -488,7 +492,9 @@ def _load_lines(path: Path, file: io.BufferedReader) -> _Content:
         return content
     n_bits, n_obj = content.header["n_bits"], len(content.header["objectives"])
     offset, bad = content.end, 0
-    for line in file:
+    # a forged line without an end must not be read whole: its pieces are damaged records
+    longest = 2 * _packed_bytes(n_bits) + _LONGEST_NUMBER * n_obj + _MAX_HEADER_BYTES
+    while line := file.readline(longest):
         offset += len(line)
         entry = _parse_entry(line, n_bits, n_obj)
         if entry is None:
@@ -532,8 +538,8 @@ def _is_torn_header(data: bytes) -> bool:
 
 
 def _make_header(path: Path, identity: object, n_bits: object, objectives: object) -> dict[str, Any]:
-    if isinstance(n_bits, bool) or not isinstance(n_bits, int | np.integer) or n_bits < 1:
-        raise InputError(f"n_bits of {path} is {n_bits!r}; give the bits of a mask, at least 1")
+    if isinstance(n_bits, bool) or not isinstance(n_bits, int | np.integer) or not 1 <= n_bits <= _MOST_BITS:
+        raise InputError(f"n_bits of {path} is {n_bits!r}; give the bits of a mask, 1 to {_MOST_BITS:,}")
     if not isinstance(objectives, list | tuple) or not objectives:
         raise InputError(f"objectives of {path} are {objectives!r}; give a list of at least one name")
     if not all(isinstance(name, str) for name in objectives):
