@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import secrets
@@ -27,6 +28,7 @@ __all__ = [
     "load_toml",
     "make_folder",
     "open_regular",
+    "ordered_safetensors",
     "read_text",
     "remove_leftovers",
     "sync_folder",
@@ -228,6 +230,32 @@ def write_text(target: Path, text: str) -> None:
         raise InputError(f"{target}: holds a name that is not UTF-8: rename that file or folder") from None
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
+
+
+def ordered_safetensors(content: bytes) -> bytes:
+    """Put the metadata of a safetensors file in the order of their names.
+
+    The library writes them in an order that differs from one call to the next, and files of the same values would
+    differ.
+
+    Parameters
+    ----------
+    content
+        What ``safetensors.numpy.save`` or ``safetensors.torch.save`` gave.
+
+    Returns
+    -------
+    bytes
+        The same tensors and metadata, the same for the same values.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    # tensors start at a multiple of eight bytes
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[start:]))
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from moevoprune.construction.tables import Table, read_frame
 from moevoprune.errors import InputError, words_of
 from moevoprune.features import FeatureSet
 from moevoprune.features.decoding import UnreadableImageError, open_regular
-from moevoprune.files import atomic_path
+from moevoprune.files import atomic_path, ordered_safetensors
 from moevoprune.heads.head import TrainedHead
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class StoredNetwork:
         }
         content = save(self.network.to_arrays(), {"format": _FORMAT, "about": json.dumps(about)})
         with atomic_path(Path(path)) as temporary:
-            temporary.write_bytes(content)
+            temporary.write_bytes(ordered_safetensors(content))
 
     @classmethod
     def load(cls, path: str | Path) -> StoredNetwork:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from moevoprune.device import reproducible
 from moevoprune.errors import InputError, printable, words_of
 from moevoprune.features.decoding import UnreadableImageError, open_regular
-from moevoprune.files import atomic_path
+from moevoprune.files import atomic_path, ordered_safetensors
 from moevoprune.filters.cutting import cut
 from moevoprune.filters.finishing import FinishedNetwork, weights_of
 from moevoprune.filters.graph import FilterGraph
@@ -160,7 +160,7 @@ def save_network(
         raise InputError(f"{path}: the network cannot be saved ({_complaint(error)})") from None
     content = save(weights_of(finished.network), {"format": _FORMAT, "about": json.dumps(record.model_dump())})
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(ordered_safetensors(content))
 
 
 def read_record(path: str | Path) -> NetworkRecord:

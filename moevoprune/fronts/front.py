@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moevoprune.errors import InputError, nearest
-from moevoprune.files import atomic_path, make_folder, open_regular, write_text
+from moevoprune.files import atomic_path, make_folder, open_regular, ordered_safetensors, write_text
 from moevoprune.fronts.predictions import Predictions
 from moevoprune.fronts.run_folder import FRONT, FRONT_CSV, HEADS, PREDICTIONS
 from moevoprune.fronts.tables import csv_text
@@ -323,7 +323,7 @@ class Front:
         with atomic_path(folder / HEADS) as temporary:
             # as bytes: safetensors' own file would be readable by its owner alone
             about = {"format": f"moevoprune-heads-{_FORMAT}", "front": self.fingerprint}
-            temporary.write_bytes(save(tensors, metadata=about))
+            temporary.write_bytes(ordered_safetensors(save(tensors, metadata=about)))
         with atomic_path(folder / FRONT) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **self._arrays())
         if self.predictions is not None:

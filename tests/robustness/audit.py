@@ -31,8 +31,8 @@ EXTRAS = ("onnx", "ray", "age")
 REMARKS = (
     (r"NVIDIA|Proprietary", "**not open source**: NVIDIA's terms; only with PyTorch's CUDA builds for Linux"),
     (r"Affero|AGPL", "**strong copyleft, also over a network**: what is passed on with it comes under it"),
-    (r"\bL(esser )?GPL|LGPL|Lesser General Public", "weak copyleft: the library must stay replaceable"),
     (r"\bGPL|GNU General Public", "**strong copyleft**: what is passed on with it comes under it"),
+    (r"LGPL|Lesser General Public", "weak copyleft: the library must stay replaceable"),
     (r"MPL|Mozilla|EPL|Eclipse|CDDL", "copyleft for its own files: changes to them are passed on under it"),
     (r"unknown", "**states none: ask its authors**"),
 )
@@ -76,9 +76,11 @@ def licence_of(package: metadata.Distribution) -> str:
 def _first_line(package: metadata.Distribution) -> str:
     for path in package.files or ():
         if re.match(r"(LICEN[CS]E|COPYING)", path.name, re.I):
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            if lines:
-                return f"{lines[0][:60]} (first line of its {path.name})"
+            text = path.read_text(encoding="utf-8").strip()
+            if "Permission is hereby granted, free of charge" in text and "AS IS" in text:
+                return "MIT (by its text)"
+            if text:
+                return f"{text.splitlines()[0][:60]} (first line of its {path.name})"
     return ""
 
 

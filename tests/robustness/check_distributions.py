@@ -174,7 +174,8 @@ def check_tests_of_sdist(sdist: Path, work: Path, tests: list[str], findings: Fi
     (tree,) = place.iterdir()
     own = make_environment(work / "sdist-environment", sys.executable, tree, "test", None)
     environment = {**os.environ, "MOEVOPRUNE_CACHE": str(work / "cache")}
-    words = [str(own), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    # not `python -m pytest`, which would find the package of the folder instead of the installed one
+    words = [str(own.with_name("pytest" + own.suffix)), "-q", "-p", "no:cacheprovider", *tests]
     print("$", *words, flush=True)
     code = subprocess.run(words, cwd=tree, env=environment, check=False).returncode
     findings.check(code == 0, f"the sdist's tests pass ({' '.join(tests) or 'all fast ones'})", f"code {code}")

@@ -184,7 +184,9 @@ def check(options: argparse.Namespace, work: Path) -> int:
     if options.tests is not None:
         warnings = OLD_PACKAGES if options.versions == "oldest" else []
         for name, own in environments.items():
-            words = [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", *warnings, *options.tests]
+            # not `python -m pytest`, which would find the package of the checkout instead of the installed one
+            pytest = own.with_name("pytest" + own.suffix)
+            words = [pytest, "-q", "-p", "no:cacheprovider", *warnings, *options.tests]
             places = {**os.environ, "MOEVOPRUNE_CACHE": str(work / f"cache-{name}")}
             print("$", *words, flush=True)
             failed = subprocess.run([str(word) for word in words], cwd=tree, env=places, check=False).returncode

@@ -101,7 +101,7 @@ RUNS: dict[str, Callable[[Path, str], list[str]]] = {
     "features": _on_data(),
     "features_neurons": _on_data("--encoding", "features+neurons", "--set", "hidden=[16,8]"),
     "connections": _on_data("--encoding", "connections", "--set", "hidden=[]"),
-    "ood": _on_data("--objectives", "accuracy,active_neurons,ood_auroc"),
+    "ood": _on_data("--objectives", "accuracy,active_neurons,ood_auroc", "--encoding", "neurons"),
     "nsga2": _on_data("--algorithm", "nsga2", "--set", "repeats=2"),
     "age_moea": _on_data("--algorithm", "age_moea"),
     "regression": regression,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from moevoprune.errors import InputError, nearest, words_of
+from moevoprune.files import ordered_safetensors
 from moevoprune.fronts.export.modules import HeadModule
 from moevoprune.heads.ensemble import HeadEnsemble
 
@@ -169,7 +170,7 @@ def _safetensors(module: nn.Module, metadata: Mapping[str, str]) -> bytes:
     else:
         raise InputError(".safetensors holds the tensors of a head and no network: use .onnx or .pt2")
     content: bytes = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=dict(metadata))
-    return content
+    return ordered_safetensors(content)
 
 
 def _open_safetensors(path: Path) -> Predictor:
