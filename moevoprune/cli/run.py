@@ -160,7 +160,7 @@ def run_problem(
     )
     if result.interrupted:
         say("interrupted: writing the front found so far (Ctrl-C again to leave that out)")
-    go_on = f"to go on: moevoprune run --out {out} --resume"
+    go_on = f"to go on: moevoprune run --out {out} --resume{'' if extras.baselines else ' --no-baselines'}"
     try:
         front = _write_results(out, config, problem, result, started, say, extras)
     except KeyboardInterrupt:
@@ -204,10 +204,13 @@ def _write_results(
             "the unpruned head is surer of out-of-distribution rows than of yours (AUROC below .5): "
             "--set standardise=false may help"
         )
+    remedy = "a lower head.learning_rate helps, e.g. --set learning_rate=0.01"
+    if not config.head.standardise:
+        remedy = f"--set standardise=true or {remedy}"
     if front.dense_test <= DIVERGED_TEST_SCORE[problem.features.task]:
-        say("the unpruned head has diverged: a lower head.learning_rate helps, e.g. --set learning_rate=0.01")
+        say(f"the unpruned head has diverged: {remedy}")
     if problem.n_diverged:
-        say(f"{problem.n_diverged} diverged masks were scored worst: a lower head.learning_rate helps")
+        say(f"{problem.n_diverged} diverged masks were scored worst: {remedy}")
     if extras.baselines and len(front) and not result.interrupted:
         # after the rest is written: the front does not depend on it
         say("\nsetting quick baselines beside it (--no-baselines leaves that out)")
@@ -350,8 +353,8 @@ def _open_folder(out: Path, config: RunConfig, problem: PruningProblem, resume: 
         raise InputError(f"{out}: cannot be made ({error.strerror}): choose another --out folder") from None
     if resume:
         check_journal(problem, out / JOURNAL, config.seed)
-        remove_leftovers(out)
-        remove_leftovers(out / FIGURES)
+    for folder in (out, out / FIGURES):
+        remove_leftovers(folder)
     if not exists(out / SETTINGS):
         write_text(out / SETTINGS, to_toml(config))
     return resume

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from moevoprune.errors import InputError
 from moevoprune.features.feature_set import FeatureSet
-from moevoprune.files import cache_folder
+from moevoprune.files import cache_folder, make_folder
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ def load_digits_features(cache_dir: Path | None = None) -> FeatureSet:
     features = _compute(_RECIPE)
     if path is not None:
         with contextlib.suppress(InputError, OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             features.save(path)
     return features
 
