@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast
@@ -13,15 +14,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InputError",
+    "RunWarning",
     "describe_validation_error",
     "nearest",
+    "one_line",
     "preset_of",
     "printable",
+    "printable_lines",
     "whole_number",
     "words_of",
 ]
 
 _Settings = TypeVar("_Settings", bound="BaseModel")
+
+# of a longer line, with a name of 100 kB in it, the beginning and the advice at the end
+_LONGEST = 480
+_REORDERING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+# marks of direction, which reorder what stands beside them; a byte order mark; interlinear notes; tags, which
+# nobody sees and some programs read
+_UNSEEN = re.compile("[\u061c\u200e\u200f\u2060-\u2064\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
+# a letter of any living script needs fewer; floods of them paint over the lines above and below
+_MOST_MARKS = 8
 
 
 class InputError(ValueError):
@@ -32,7 +45,11 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message))
+
+
+class RunWarning(RuntimeWarning):
+    """What a user should know of a run that goes on all the same, in one line; the command line prints just that."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -132,15 +149,47 @@ def preset_of(
         raise InputError(described) from None
 
 
+def one_line(text: str) -> str:
+    """Text with words of others in it as one :func:`printable` line, not too long to be read.
+
+    Parameters
+    ----------
+    text
+        Whatever is to be said.
+    """
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} [...] {line[-_LONGEST // 2 :]}"
+
+
 def printable(text: str) -> str:
-    """Replace what could move the cursor, break the line, reorder the text or fail to encode by "?"."""
-    return "".join(
-        "?"
-        if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
-        or unicodedata.bidirectional(char) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-        else char
-        for char in text
-    )
+    """Replace what could move the cursor, break the line, reorder the text, hide in it or fail to encode by "?".
+
+    Parameters
+    ----------
+    text
+        Of others: names of files, classes or settings. Where names go into CSV, Markdown or figures,
+        :mod:`moevoprune.fronts.tables` and :func:`moevoprune.fronts.plots.style.plain_text` do more.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    chars = []
+    marks = 0
+    for char in text:
+        category = unicodedata.category(char)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        bad = (
+            marks > _MOST_MARKS
+            or category in ("Cc", "Cs", "Zl", "Zp")
+            or unicodedata.bidirectional(char) in _REORDERING
+            or _UNSEEN.match(char)
+        )
+        chars.append("?" if bad else char)
+    return "".join(chars)
+
+
+def printable_lines(text: str) -> str:
+    """Text of several lines, each :func:`printable`: what a command says, with names of others in it."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def words_of(error: Exception) -> str:
@@ -150,5 +199,8 @@ def words_of(error: Exception) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, or deep lists
+        text = f"this {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -13,7 +13,7 @@ from moevoprune.cli.config import RunConfig, image_settings, parse_config, read_
 from moevoprune.cli.data import from_here, load_data, locate_images
 from moevoprune.cli.problems import find_problem, shipped_problems
 from moevoprune.device import resolve_device, usable_cores
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, printable_lines
 from moevoprune.features import FeatureSet
 from moevoprune.features.backbone_settings import BackboneSettings
 from moevoprune.features.feature_folder import is_feature_folder
@@ -255,11 +255,11 @@ class Voice:
         self._silent = quiet
 
     def __call__(self, line: str) -> None:
-        """Print a line."""
+        """Print a line, or several; names of others in it must not steer the terminal."""
         if self._silent:
             return
         try:
-            print(line, flush=True)
+            print(printable_lines(line), flush=True)
         except BrokenPipeError:
             # the reader went away (`| head`): the run goes on, and the interpreter's last flush must not fail
             self._silent = True

@@ -36,7 +36,7 @@ from moevoprune.cli.processes import features_of, free_name, run_tasks
 from moevoprune.cli.table import comparison_lines
 from moevoprune.device import usable_cores
 from moevoprune.errors import InputError, whole_number
-from moevoprune.files import make_folder, remove_leftovers, write_text
+from moevoprune.files import make_folder, read_text, remove_leftovers, write_text
 from moevoprune.fronts.comparison import (
     DEFAULT_METHODS,
     METHODS,
@@ -277,7 +277,7 @@ def _jobs(asked: int | None, plan: _Plan) -> int:
 
 def _read_settings(out: Path) -> dict[str, Any]:
     try:
-        stored = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+        stored = json.loads(read_text(out / SETTINGS))
         whole = (
             stored["format"] == _FORMAT
             and all(type(stored[key]) is int for key in ("seeds", "budget"))
@@ -362,7 +362,7 @@ def _finished(out: Path, cells: Sequence[_Cell], say: Voice) -> dict[tuple[str, 
         if not exists(path):
             continue
         try:
-            result = MethodResult.from_json(path.read_text(encoding="utf-8"))
+            result = MethodResult.from_json(read_text(path))
             whole = (result.data, result.method, result.seed) == cell.key and result.n_bits == cell.data.bits
         except (InputError, OSError, UnicodeDecodeError):
             whole = False

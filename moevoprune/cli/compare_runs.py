@@ -26,7 +26,7 @@ from moevoprune.fronts.run_folder import (
     folder_name,
     read_record,
 )
-from moevoprune.fronts.tables import aligned, csv_text, markdown_table, markdown_text
+from moevoprune.fronts.tables import aligned, csv_text, markdown_code, markdown_table, markdown_text
 from moevoprune.fronts.wording import bare, unit
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _describe(folders: Sequence[Path]) -> list[_Run]:
 
 def _write_about_merged(merged: Path, first: Path, runs: Sequence[_Run]) -> None:
     """Give the merged front what commands ask a run folder for: where its data are, and what they were."""
-    from moevoprune.files import write_text
+    from moevoprune.files import read_text, write_text
 
     for name in (SETTINGS, *MEASURED):
         # of an earlier comparison in this folder
@@ -210,7 +210,7 @@ def _write_about_merged(merged: Path, first: Path, runs: Sequence[_Run]) -> None
     kept[MERGED_FROM] = [run.name for run in runs]
     write_text(merged / RECORD, json.dumps(kept, indent=2) + "\n")
     if (first / SETTINGS).exists():
-        write_text(merged / SETTINGS, (first / SETTINGS).read_text(encoding="utf-8"))
+        write_text(merged / SETTINGS, read_text(first / SETTINGS))
 
 
 def _whole(value: Any) -> int | None:
@@ -281,7 +281,7 @@ def _markdown(
     parts = [
         "# Runs side by side",
         "",
-        f"`{printable(command)}`",
+        markdown_code(command),
         "",
         *markdown_table([[markdown_text(cell) for cell in line] for line in table]),
         "",

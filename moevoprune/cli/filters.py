@@ -194,7 +194,10 @@ def _filters(arguments: Namespace, held: ExitStack) -> int:
         results = [result for pruning in prunings for result in pruning.results()]
         _write_results(out, results, record["command"], settings, data)
     except KeyboardInterrupt:
-        say(f"interrupted; to go on: moevoprune filters --out {shlex.quote(str(out))} --resume")
+        go_on = f"moevoprune filters --out {shlex.quote(str(out))} --resume"
+        if any(":" in name for name in settings.networks):
+            go_on += f" {_network_options(settings.networks)}"
+        say(f"interrupted; to go on: {go_on}")
         return INTERRUPTED
     _print_tables(results, say)
     say(f"\nwritten to {out}: {TABLE}, {SCORES}, {FIGURE}, and a folder for each network")
@@ -229,6 +232,7 @@ def _settings(arguments: Namespace, stored: dict[str, Any] | None, out: Path | N
     if stored is None:
         return PruningSettings.checked(chosen)
     before = stored["settings"]
+    _check_code(before["networks"], given["networks"], out)
     settings = PruningSettings.checked({**before, **chosen})
     changes = [
         f"{name}: {_shown(before.get(name, PruningSettings.model_fields[name].default))} → {_shown(value)}"
@@ -237,6 +241,20 @@ def _settings(arguments: Namespace, stored: dict[str, Any] | None, out: Path | N
     ]
     _refuse(out, changes)
     return settings
+
+
+def _check_code(stored: Sequence[str], given: Sequence[str] | None, out: Path | None) -> None:
+    """Python files run only where the command line names them: settings may come from somebody else."""
+    code = [name for name in stored if ":" in name]
+    if code and not given:
+        raise InputError(
+            f"{out}: its networks are made by Python code, which is run: look at it, and name it again to go on: "
+            f"{_network_options(stored)}"
+        )
+
+
+def _network_options(networks: Sequence[str]) -> str:
+    return " ".join(f"--network {shlex.quote(name)}" for name in networks)
 
 
 def _refuse(out: Path | None, changes: Sequence[str]) -> None:
@@ -323,13 +341,14 @@ def _check_all(settings: PruningSettings, prunings: Sequence[NetworkPruning]) ->
 
 def _read_settings(out: Path) -> dict[str, Any]:
     from moevoprune.cli.config import exists
+    from moevoprune.files import read_text
     from moevoprune.filters.settings import PruningSettings
 
     path = out / SETTINGS
     if not exists(path):
         raise InputError(f"{out}: holds no {SETTINGS}, so there is nothing to resume: leave --resume out")
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_text(path))
         whole = stored["format"] == _FORMAT and all(
             isinstance(stored[key], kind)
             for key, kind in (("command", str), ("settings", dict), ("data_sha256", str), ("moevoprune", str))

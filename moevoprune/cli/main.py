@@ -22,7 +22,7 @@ from moevoprune.cli import (
     sweep,
 )
 from moevoprune.cli.options import OneLineParser, add_engine_options, add_image_options, add_search_options
-from moevoprune.errors import InputError, printable
+from moevoprune.errors import InputError, one_line, printable, printable_lines, words_of
 from moevoprune.fronts.run_folder import ENSEMBLES, FIGURES, WINDOWS_FIGURE
 
 __all__ = ["main"]
@@ -227,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        print(f"moevoprune: error: {error}", file=sys.stderr)
+        print(f"moevoprune: error: {_trouble(error)}", file=sys.stderr)
         return 2
 
 
@@ -257,12 +257,12 @@ def _dispatch(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
         from moevoprune.fronts.front import Front
 
         front = Front.load(arguments.run)
-        print(front_table(front))
+        print(printable_lines(front_table(front)))
         if len(front):
-            print(f"\n{objectives_line(front)}")
+            print(printable_lines(f"\n{objectives_line(front)}"))
     elif arguments.command == "plot":
         for path in _plot(Path(arguments.run)):
-            print(path)
+            print(printable(str(path)))
     elif arguments.command == "problems":
         from moevoprune.cli.problems import describe_problem, shipped_problems
 
@@ -271,6 +271,11 @@ def _dispatch(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
     else:
         parser.print_help()
     return 0
+
+
+def _trouble(error: OSError) -> str:
+    """What a file system says, and of which file."""
+    return one_line(f"{error.filename}: {words_of(error)}" if error.filename else words_of(error))
 
 
 def _plot(run: Path) -> list[Path]:

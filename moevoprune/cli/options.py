@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from moevoprune.errors import printable
+from moevoprune.errors import one_line
 
 __all__ = ["OneLineParser", "add_engine_options", "add_image_options", "add_search_options"]
 
@@ -18,7 +18,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and exit with code 2."""
-        self.exit(2, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+import unicodedata
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -27,10 +28,18 @@ Result = TypeVar("Result")
 # libraries read them when they are loaded: too late to change in a process that has loaded them
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
+# what Windows takes for a device, whatever folder it is in
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))}
+
 
 def free_name(source: str, taken: set[str]) -> str:
     """Name a data set after its source, fit for a file name and different from those taken, case aside."""
-    name = re.sub(r"[^\w.+-]+", "_", Path(source).stem)[:80] or "data"
+    # composed, as two spellings of a letter are one file name on some systems; bytes are what file systems count,
+    # a name of points is a folder, and one with a dash in front an option
+    letters = re.sub(r"[^\w.+-]+", "_", unicodedata.normalize("NFC", Path(source).stem))[:80]
+    name = letters.encode("utf-8")[:160].decode("utf-8", "ignore").lstrip(".-").rstrip(".") or "data"
+    if name.partition(".")[0].casefold() in _DEVICES:
+        name = f"{name}_"
     number, free = 1, name
     while free.casefold() in taken:
         number += 1

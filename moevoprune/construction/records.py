@@ -18,7 +18,7 @@ from moevoprune.construction.settings import ConstructionSettings
 from moevoprune.construction.tables import TEST_SHARE, Table, split_table
 from moevoprune.errors import InputError, printable
 from moevoprune.features import FeatureSet
-from moevoprune.files import write_text
+from moevoprune.files import read_text, write_text
 from moevoprune.fronts.plots.style import make_folder
 
 __all__ = ["BEST_SCORING", "ComparisonRecord", "ComparisonTask", "carry_out"]
@@ -75,7 +75,7 @@ class ComparisonRecord:
             The file is missing or damaged.
         """
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(read_text(path))
             scores = tuple(_score(one) for one in stored["scores"])
             epsilons = float(stored["epsilon"]), float(stored["best_epsilon"])
             numbers = [*epsilons, *(score.test for score in scores)]

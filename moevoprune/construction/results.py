@@ -14,7 +14,7 @@ from moevoprune.construction.storing import StoredNetwork
 from moevoprune.construction.tables import Table
 from moevoprune.features import FeatureSet
 from moevoprune.files import write_text
-from moevoprune.fronts.tables import csv_text, markdown_table
+from moevoprune.fronts.tables import csv_text, markdown_code, markdown_table
 from moevoprune.fronts.wording import bare
 
 __all__ = ["TOLERATED", "DataResult", "method_table", "report", "verdict_table", "write_results"]
@@ -136,7 +136,7 @@ def report(results: Sequence[DataResult], command: str) -> str:
     lines = [
         "# Constructed networks",
         "",
-        f"`{command}`",
+        markdown_code(command),
         "",
         f"{_seed_words(seeds)} Splits, folds, start weights and "
         "the order of rows change with the seed. Threshold and weight decay are chosen by cross-validation inside "

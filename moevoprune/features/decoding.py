@@ -26,8 +26,19 @@ __all__ = ["UnreadableImageError", "open_image", "open_regular", "silenced_warni
 _ORIENTATION = 0x0112
 # formats in which Pillow's mode "I" always stands for 16 bits, however dark the image
 _SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
-# a file of these runs as a program, or needs one
-_PROGRAMS = ("EPS",)
+# of Pillow's forty formats those of photographs and scans: a picture named .jpg may be any of these. Others are
+# programs (EPS, which needs Ghostscript), need further programs (WMF, GRIB), or are read by code that few use
+_FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "TGA"),
+    *("TIFF", "WEBP"),
+)
+# how other formats start, and what they are
+_OTHERS = (
+    (b"%!PS", "PostScript, a program"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript, a program"),
+    (b"%PDF", "a PDF document"),
+    (b"8BPS", "a Photoshop file"),
+)
 _BLOCK = 1 << 20
 
 
@@ -124,9 +135,7 @@ def _decode(file: BinaryIO) -> Image:
 
     with silenced_warnings():
         try:
-            with PIL.Image.open(file) as image:
-                if image.format in _PROGRAMS:
-                    raise UnreadableImageError("is PostScript, a program: convert it to PNG")
+            with PIL.Image.open(file, formats=_known_formats()) as image:
                 return to_rgb(image)
         except UnreadableImageError:
             raise
@@ -134,6 +143,14 @@ def _decode(file: BinaryIO) -> Image:
             raise UnreadableImageError(_unidentified(file)) from None
         except Exception as error:  # untrusted bytes: Pillow's plugins raise a dozen kinds
             raise UnreadableImageError(_complaint(error)) from None
+
+
+def _known_formats() -> list[str]:
+    """Those of the formats that this Pillow has, plugins such as pillow-heif included."""
+    import PIL.Image
+
+    PIL.Image.init()
+    return [name for name in _FORMATS if name in PIL.Image.OPEN]
 
 
 def _converted(image: Image) -> Image:
@@ -266,6 +283,9 @@ def _unidentified(file: BinaryIO) -> str:
         return "is empty (0 bytes)"
     if start.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the image: fetch it with 'git lfs pull'"
+    other = next((what for magic, what in _OTHERS if start.startswith(magic)), None)
+    if other is not None:
+        return f"is {other}: convert it to PNG"
     if not start.strip(b"\0"):
         return "holds only zero bytes at its start: copy it again"
     try:
@@ -275,4 +295,4 @@ def _unidentified(file: BinaryIO) -> str:
         text = ""
     if text and all(char.isprintable() or char in "\t\r\n\f" for char in text):
         return f"is text, not an image (it starts with {' '.join(text.split())[:30]!r})"
-    return "is not an image in a format that Pillow reads, or is damaged at its start"
+    return "is not an image in a usual format (JPEG, PNG, TIFF, WebP ...), or is damaged at its start"

@@ -95,7 +95,7 @@ def _draw(ax: Axes, name: str, results: Sequence[PruningResult]) -> None:
             linewidth=1.4,
             marker=".",
             markersize=4,
-            label=_NAMES.get(result.algorithm, result.algorithm),
+            label=_NAMES.get(result.algorithm) or plain_text(result.algorithm, 30),
             zorder=3,
         )
         for role, member in zip(CHOSEN, front.choices, strict=True):

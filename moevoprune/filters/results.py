@@ -16,7 +16,7 @@ import numpy.typing as npt
 from moevoprune.errors import InputError, printable
 from moevoprune.features.decoding import UnreadableImageError, open_regular
 from moevoprune.features.npz_files import open_archive, read_array, write_array
-from moevoprune.files import atomic_path, write_text
+from moevoprune.files import atomic_path, read_text, write_text
 from moevoprune.fronts.tables import csv_text
 from moevoprune.search.archive import hypervolume
 from moevoprune.search.choices import ThreeChoices, three_choices
@@ -206,7 +206,7 @@ class SearchCost:
     def load(cls, path: Path) -> SearchCost:
         """Read what :meth:`save` wrote; nothing where there is no such file, or a damaged one."""
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(read_text(path))
             cost = cls(int(stored["evaluations"]), float(stored["seconds"]))
             return cost if cost.evaluations >= 0 and 0 <= cost.seconds < math.inf else cls()
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -264,7 +264,7 @@ def read_scores(path: Path) -> tuple[NetworkScore, ...]:
         The file is missing or damaged.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_text(path))
         scores = tuple(NetworkScore(**one) for one in stored)
         roles = [score.role for score in scores]
         whole = roles[:1] == ["original"] and set(CHOSEN) <= set(roles) and all(map(_is_whole, scores))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from moevoprune.filters.results import NetworkScore, PruningResult
-from moevoprune.fronts.tables import csv_text, markdown_table
+from moevoprune.fronts.tables import csv_text, markdown_code, markdown_table
 from moevoprune.fronts.wording import bare, file_size, short_number
 
 __all__ = ["network_table", "report", "scores_csv", "search_table"]
@@ -149,7 +149,7 @@ def report(results: Sequence[PruningResult], command: str, about: Sequence[str])
     many = f"Means over seeds {seeds[0]} to {seeds[-1]}, ± the standard error over the seeds. "
     paragraphs = [
         "# Pruned networks",
-        f"`{command}`",
+        markdown_code(command),
         *about,
         f"{many if len(seeds) > 1 else f'Seed {seeds[0]}. '}The test part was scored once, at the end. FLOPs are "
         "multiply-accumulates for one image, counted by torch-pruning; files hold the weights alone; latency is "

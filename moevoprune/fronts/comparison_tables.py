@@ -22,7 +22,7 @@ from moevoprune.fronts.comparison import (
     validation_hypervolume,
 )
 from moevoprune.fronts.statistics import p_text, t_test
-from moevoprune.fronts.tables import csv_text, markdown_table
+from moevoprune.fronts.tables import csv_text, markdown_code, markdown_table, markdown_text
 from moevoprune.fronts.wording import bare
 
 __all__ = [
@@ -218,13 +218,13 @@ def comparison_table(results: Iterable[MethodResult], command: str, notes: Seque
         a line on how guided does against the best baseline and the reference; and a table of what is lost from
         validation to test.
     """
-    lines = ["# Comparison of pruning methods", "", f"`{command}`", ""]
+    lines = ["# Comparison of pruning methods", "", markdown_code(command), ""]
     for note in notes:
         lines += [note, ""]
     lines += [*(f"* {line}" for line in _COUNTED), ""]
     for summary in summarise(results):
         seeds = max(len(method.by_seed) for method in summary.methods)
-        lines += [f"## {summary.data}", ""]
+        lines += [f"## {markdown_text(summary.data)}", ""]
         lines += [f"{summary.n_bits:,} bits, {seeds} seed{'s' if seeds > 1 else ''}", ""]
         lines += [*_main_table(summary), ""]
         lines += [line for verdict in _verdicts(summary) for line in (verdict, "")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moevoprune.errors import InputError
-from moevoprune.files import write_text
+from moevoprune.files import read_text, write_text
 from moevoprune.fronts.run_folder import ENSEMBLES, ENSEMBLES_CSV, WINDOWS_CSV
 from moevoprune.fronts.tables import aligned, csv_text
 from moevoprune.fronts.wording import short_number
@@ -278,7 +278,7 @@ def load_study(folder: str | Path) -> EnsembleStudy:
     path = Path(folder) / ENSEMBLES
     again = "write it again with moevoprune ensemble"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         if content.pop("format") != _FORMAT:
             raise InputError(f"{path}: is of another format than this version reads: {again}")
         for window in content["windows"]:

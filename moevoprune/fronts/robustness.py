@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,11 +16,12 @@ from moevoprune.errors import InputError, printable, whole_number
 from moevoprune.features.corruptions import MAX_SEVERITY, corrupt, resolve_corruptions
 from moevoprune.features.feature_set import FeatureSet
 from moevoprune.features.folds import training_part
+from moevoprune.files import read_text
 from moevoprune.fronts.evolve import DIVERGED_TEST_SCORE
 from moevoprune.fronts.explanation import quality_objective
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.run_folder import ROBUSTNESS
-from moevoprune.fronts.tables import csv_text
+from moevoprune.fronts.tables import csv_rows, csv_text
 from moevoprune.heads.ensemble import HeadEnsemble
 from moevoprune.heads.head import TrainedHead
 from moevoprune.heads.scaling import Scaling
@@ -332,7 +331,7 @@ def from_csv(text: str, where: str = ROBUSTNESS) -> list[RobustnessCurve]:
     """
     points: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        rows = csv_rows(text)
         if not rows or tuple(rows[0]) != _COLUMNS:
             raise ValueError("another table")
         for name, kind, *numbers in rows[1:]:
@@ -340,7 +339,7 @@ def from_csv(text: str, where: str = ROBUSTNESS) -> list[RobustnessCurve]:
             if not all(math.isfinite(number) for number in (severity, accuracy, error)):
                 raise ValueError("not finite")
             points.setdefault((name, kind), []).append((severity, accuracy, error))
-    except (ValueError, csv.Error):
+    except ValueError:
         raise InputError(
             f"{printable(where)}: is no table of robustness, or is damaged: write it again with moevoprune "
             "robustness"
@@ -358,7 +357,7 @@ def load_robustness(folder: str | Path) -> list[RobustnessCurve] | None:
     """
     path = Path(folder) / ROBUSTNESS
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         return None
     except OSError as error:

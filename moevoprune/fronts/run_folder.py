@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moevoprune.errors import InputError, printable
+from moevoprune.files import read_text
 
 __all__ = [
     "ABOUT",
@@ -107,7 +108,7 @@ def read_record(run: str | Path) -> dict[str, Any]:
     """
     path = Path(run) / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_text(path))
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from moevoprune.errors import printable
+
 if TYPE_CHECKING:
     from moevoprune.fronts.front import Axis, Front
 
@@ -27,6 +29,8 @@ _MEASURES = {
     "ood_auroc": "OoD AUROC",
     "ood_fpr95": "OoD FPR at 95 % TPR",
 }
+# of an objective that a user has named
+_LONGEST = 100
 _UNITS = {"features": "feature", "connections": "connection", "features+neurons": "bit", "": "bit"}
 
 
@@ -67,7 +71,8 @@ def measure_name(name: str) -> str:
     """Name of an objective or a test measure: "CKA (noise)" for ``cka:noise``."""
     word, _, variant = name.partition(":")
     words = _MEASURES.get(word, word.replace("_", " "))
-    return f"{words} ({variant})" if variant else words
+    text = printable(f"{words} ({variant})" if variant else words)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def objective_name(front: Front, axis: Axis) -> str:

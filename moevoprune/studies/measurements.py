@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -13,7 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from moevoprune.cli.processes import run_tasks
 from moevoprune.cli.sweeping import SweepRun, usable_jobs
 from moevoprune.files import write_text
-from moevoprune.fronts.tables import csv_text
+from moevoprune.fronts.tables import csv_rows, csv_text
 
 __all__ = ["measured"]
 
@@ -65,9 +64,9 @@ def _keep(measure: Measure, name: str, run: SweepRun) -> None:
 
 
 def _read(run: SweepRun, name: str) -> Rows:
-    lines = csv.DictReader((run.out / name).read_text(encoding="utf-8").splitlines())
+    header, *rows = csv_rows((run.out / name).read_text(encoding="utf-8"))
     known = {"data": run.name, "seed": run.seed, "encoding": run.config.problem.encoding}
-    return [known | {key: _value(text) for key, text in line.items()} for line in lines]
+    return [known | {key: _value(text) for key, text in zip(header, row, strict=True)} for row in rows]
 
 
 def _value(text: str) -> float | str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,11 @@ def command(desk, out, *more):
         str(out),
         *more,
     ]
+
+
+def resumed(desk, out, *more):
+    """Code is run only where it is named again."""
+    return ["filters", "--out", str(out), "--resume", "--network", f"{desk / 'networks.py'}:small", *more]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +138,7 @@ def test_the_front_is_that_of_the_journal(finished):
 # --- resume ----------------------------------------------------------------------------------------
 
 
-def test_a_run_goes_on_where_it_was_cut(finished, tmp_path, capsys):
+def test_a_run_goes_on_where_it_was_cut(desk, finished, tmp_path, capsys):
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     undisturbed = {path.relative_to(finished): path.read_bytes() for path in finished.rglob("front.*")}
@@ -150,7 +156,7 @@ def test_a_run_goes_on_where_it_was_cut(finished, tmp_path, capsys):
     for name in ("filters.md", "filters.csv", "front.png"):
         (out / name).unlink()
     trained = (first / "original.safetensors").stat().st_mtime_ns
-    assert main(["filters", "--out", str(out), "--resume"]) == 0
+    assert main(resumed(desk, out)) == 0
     assert {path.relative_to(out): path.read_bytes() for path in out.rglob("front.*")} == undisturbed
     assert (first / "original.safetensors").stat().st_mtime_ns == trained
     timed = ("latency_ms", "latency_share", "latency_batch_ms")
@@ -163,13 +169,13 @@ def test_a_run_goes_on_where_it_was_cut(finished, tmp_path, capsys):
     assert printed.count("final training") == 3
     assert "the search is done again" in printed
     # nothing is left to do
-    assert main(["filters", "--out", str(out), "--resume"]) == 0
+    assert main(resumed(desk, out)) == 0
     assert "generation" not in capsys.readouterr().out
 
 
-def test_what_changed_is_refused(finished, capsys):
+def test_what_changed_is_refused(desk, finished, capsys):
     before = (finished / "settings.json").read_bytes()
-    assert main(["filters", "--out", str(finished), "--resume", "--epochs", "3", "--distil"]) == 2
+    assert main(resumed(desk, finished, "--epochs", "3", "--distil")) == 2
     assert "settings changed (epochs: 1 → 3; distil: False → True)" in capsys.readouterr().err
     assert main(["filters", "--out", str(finished)]) == 2
     assert "holds another run: add --resume" in capsys.readouterr().err
@@ -191,10 +197,11 @@ def test_ctrl_c_leaves_a_run_that_can_go_on(desk, tmp_path, capsys, monkeypatch,
     out = tmp_path / "out"
     monkeypatch.setattr(FilterEvaluator, "evaluate", interrupted)
     assert main(command(desk, out, *QUICK)) == 130
-    assert f"to go on: moevoprune filters --out {out} --resume" in capsys.readouterr().out
+    go_on = f"moevoprune filters --out {out} --resume --network {desk / 'networks.py'}:small"
+    assert f"to go on: {go_on}\n" in capsys.readouterr().out
     assert not (out / "small" / "guided" / "front.npz").exists()
     monkeypatch.setattr(FilterEvaluator, "evaluate", evaluate)
-    assert main(["filters", "--out", str(out), "--resume", "--quiet"]) == 0
+    assert main([*shlex.split(go_on)[1:], "--quiet"]) == 0
     again = finished / "seed1" / "small" / "guided" / "front.csv"
     assert (out / "small" / "guided" / "front.csv").read_bytes() == again.read_bytes()
 
@@ -278,7 +285,7 @@ def test_other_data_in_the_same_file_are_refused(desk, tmp_path, capsys):
     with np.load(own) as stored:
         arrays = {**stored, "X_test": stored["X_test"] + 1}
     np.savez(own, **arrays)
-    assert main(["filters", "--out", str(out), "--resume"]) == 2
+    assert main(resumed(desk, out)) == 2
     assert "settings changed (content of DATA: " in capsys.readouterr().err
 
 

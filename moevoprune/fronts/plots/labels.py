@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
+from moevoprune.fronts.plots.style import any_letters
+
 __all__ = ["Label", "place_labels"]
 
 Values = npt.NDArray[np.float64]
@@ -50,7 +52,8 @@ def place_labels(
     """
     figure: Any = ax.figure
     # the layout has to be settled: places are tried in pixels
-    figure.figure.draw_without_rendering()
+    with any_letters():
+        figure.figure.draw_without_rendering()
     pixel = figure.figure.dpi / 72.0
     to_pixels = ax.transData.transform
     reference = to_pixels([[x, level] for x in ax.get_xlim()])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import textwrap
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,13 +72,19 @@ def save_figure(ax: Axes, path: str | Path) -> Path:
     path = Path(path)
     make_folder(path.parent)
     figure: Any = ax.figure
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        # a class may be named in letters that the font lacks: they become boxes
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+    with atomic_path(path) as temporary, any_letters():
         # no software tag: the bytes should depend on what is drawn only
         # of an axes in a subfigure the whole one
         figure.figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None})
     return path
+
+
+@contextmanager
+def any_letters() -> Iterator[None]:
+    """Lay out and draw names in letters that the font lacks, which become boxes, without warnings."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        yield
 
 
 def make_folder(folder: Path) -> None:

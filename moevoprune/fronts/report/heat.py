@@ -60,7 +60,7 @@ class HeatView:
         """Address of a picture with a member's heat laid over it."""
         from PIL import Image
 
-        with Image.open(io.BytesIO(self.maps.thumbnails[image])) as photo:
+        with Image.open(io.BytesIO(self.maps.thumbnails[image]), formats=["JPEG"]) as photo:
             grey = photo.convert("L")
         heat = Image.fromarray(self.maps.heat[member, image]).resize(grey.size, Image.Resampling.BICUBIC)
         strength = np.asarray(heat, dtype=np.float64)[..., None] / 255

@@ -6,10 +6,11 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, printable_lines
 from moevoprune.files import make_folder, write_text
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.report.content import RunReport, SeveralRuns, describe_run, describe_several
@@ -84,6 +85,7 @@ def render_page(reports: Sequence[RunReport], several: SeveralRuns | None = None
         loader=FileSystemLoader(_HERE),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -101,6 +103,11 @@ def render_page(reports: Sequence[RunReport], several: SeveralRuns | None = None
         several=several,
         data={"views": [view.to_data() for view in views]},
     )
+
+
+def _shown(value: Any) -> Any:
+    """What is put into the page: names of others without what reorders text, hides in it or is no character."""
+    return printable_lines(value) if type(value) is str else value
 
 
 def _hash(text: str) -> str:

@@ -64,9 +64,9 @@ def read_picture(path: Path, alt: str, caption: str, photo: bool = False) -> Pic
             return None
         content = path.read_bytes()
         # of a size that Pillow warns of, and this function refuses
-        with silenced_warnings(), Image.open(io.BytesIO(content)) as image:
+        with silenced_warnings(), Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             large = image.width * image.height > _MOST_PIXELS or image.height > _MOST_HEIGHT
-            if image.format != "PNG" or large:
+            if large:
                 return None
             small = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

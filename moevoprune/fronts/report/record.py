@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from moevoprune.errors import InputError, printable
+from moevoprune.files import load_toml
 from moevoprune.fronts.run_folder import MERGED_FROM, SETTINGS, folder_name, list_at, read_record
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["RunFiles", "read_run"]
 
@@ -66,6 +61,5 @@ def read_run(folder: Path) -> RunFiles:
     with suppress(InputError):
         record = read_record(folder)
     with suppress(OSError, ValueError, RecursionError):
-        text = (folder / SETTINGS).read_text(encoding="utf-8")
-        settings = tomllib.loads(text)
+        text, settings = load_toml(folder / SETTINGS)
     return RunFiles(folder, record, settings, "\n".join(printable(line) for line in text.splitlines()))
