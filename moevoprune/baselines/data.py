@@ -126,14 +126,21 @@ class RankingData:
 
     @functools.cached_property
     def hidden(self) -> tuple[Floats, ...]:
-        """Activations of each hidden layer of the dense head on the rows of :attr:`sample`, after the ReLU."""
+        """Activations of each hidden layer of the dense head on the rows of :attr:`sample`, after the ReLU.
+
+        A unit that overflows float32 for any row is 0 for all of them.
+        """
         activations = []
         values = self.sample[0]
         for weights, biases in zip(self.dense_weights[:-1], self.dense_biases[:-1], strict=True):
-            values = values @ weights.astype(np.float32)
-            if biases is not None:
-                values = values + biases.astype(np.float32)
-            values = np.maximum(values, np.float32(0.0))
+            # a head that has nearly diverged overflows: such units tell nothing
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = values @ weights.astype(np.float32)
+                if biases is not None:
+                    values = values + biases.astype(np.float32)
+            values = np.where(
+                np.isfinite(values).all(axis=0), np.maximum(values, np.float32(0.0)), np.float32(0.0)
+            )
             activations.append(values)
         return tuple(activations)
 

@@ -36,7 +36,7 @@ def front_table(front: Front, most: int | None = None) -> str:
         chosen = sorted(spread | {i for i, mark in marks.items() if mark})
     cells = [list(rows[0])]
     for i in chosen:
-        cells.append([f"{v:.4f}" if isinstance(v, float) else str(v) for v in rows[i].values()])
+        cells.append([_number(v) if isinstance(v, float) else str(v) for v in rows[i].values()])
     lines = aligned(cells, left=0)
     lines[1:] = [line + marks[i] for line, i in zip(lines[1:], chosen, strict=True)]
     if len(chosen) < len(rows):
@@ -75,6 +75,10 @@ def comparison_lines(summary: DataSummary) -> list[str]:
             row.append(_cell(method.estimates[column], "hypervolume" in column) + star)
         cells.append([*row, f"{method.mean('trainings'):.0f}", f"{method.mean('seconds'):.1f}"])
     return aligned(cells)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if value == 0 or 5e-5 <= abs(value) < 1e9 else f"{value:.4e}"
 
 
 def _signed(value: float) -> str:

@@ -32,6 +32,7 @@ from moevoprune.fronts.ood_scoring import OodTest
 from moevoprune.fronts.predictions import check_present
 from moevoprune.heads.ensemble import HeadEnsemble, Voting, combine, head_is_sound
 from moevoprune.heads.head import TrainedHead
+from moevoprune.objectives import r2_score
 from moevoprune.objectives.calibration import expected_calibration_error
 from moevoprune.search.problem import DEFAULT_ODIN_EPSILON
 
@@ -216,10 +217,9 @@ class _Scorer:
     def _score(self, parts: Sequence[_Answers], targets: npt.NDArray[np.generic]) -> _Score:
         values = np.concatenate([part.values for part in parts])
         if self.features.task == "regression":
-            from sklearn.metrics import r2_score
-
             worst = DIVERGED_TEST_SCORE["regression"]
-            r2 = float(r2_score(targets, values)) if np.isfinite(values).all() else worst
+            known = bool(np.isfinite(values).all())
+            r2 = r2_score(torch.from_numpy(values), torch.from_numpy(np.array(targets))).item() if known else worst
             return _Score(max(r2, worst), None)
         confidence = np.concatenate([part.confidence for part in parts])
         right = values == targets

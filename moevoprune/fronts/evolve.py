@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from moevoprune.features import FeatureSet
 from moevoprune.features.folds import training_targets
@@ -15,6 +16,7 @@ from moevoprune.fronts.front import Axis, Front
 from moevoprune.fronts.ood_scoring import OodTest
 from moevoprune.fronts.predictions import Predictions
 from moevoprune.heads.head import TrainedHead
+from moevoprune.objectives import r2_score
 from moevoprune.search.algorithms import DEFAULT_ALGORITHM
 from moevoprune.search.fitness import pack
 from moevoprune.search.loop import (
@@ -179,6 +181,5 @@ def _tested(head: TrainedHead, features: FeatureSet) -> tuple[float, npt.NDArray
         return score, labels
     if not finite.all():
         return DIVERGED_TEST_SCORE[features.task], outputs
-    from sklearn.metrics import r2_score
-
-    return max(float(r2_score(features.y_test, outputs)), DIVERGED_TEST_SCORE[features.task]), outputs
+    r2 = r2_score(torch.from_numpy(outputs), torch.from_numpy(np.array(features.y_test))).item()
+    return max(r2, DIVERGED_TEST_SCORE[features.task]), outputs

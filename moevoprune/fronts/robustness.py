@@ -168,7 +168,13 @@ def feature_noise(
 
     def disturb(clean: Floats, generator: np.random.Generator) -> Callable[[float], Floats]:
         noise = generator.standard_normal(clean.shape, dtype=np.float32) * spread
-        return lambda step: clean + np.float32(step) * noise
+
+        def disturbed(step: float) -> Floats:
+            # what is too large for float32 becomes infinite, and heads give no finite number for it
+            with np.errstate(over="ignore"):
+                return np.asarray(clean + np.float32(step) * noise, dtype=np.float32)
+
+        return disturbed
 
     return _curves(FEATURE_NOISE, predictors, features, steps, disturb, seed, repeats)
 

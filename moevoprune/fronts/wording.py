@@ -29,6 +29,8 @@ _MEASURES = {
     "ood_auroc": "OoD AUROC",
     "ood_fpr95": "OoD FPR at 95 % TPR",
 }
+# numbers beyond are read by their power of ten
+_LONG = 1e9
 # of an objective that a user has named
 _LONGEST = 100
 _UNITS = {"features": "feature", "connections": "connection", "features+neurons": "bit", "": "bit"}
@@ -42,10 +44,10 @@ def bare(text: str) -> str:
 
 
 def short_number(value: float | None) -> str:
-    """Short text of a value: .803, 1.000, -.250, 27.10; "n/a" where there is none."""
+    """Short text of a value: .803, 1.000, -.250, 27.10, 2.0e-05, 3.1e+60; "n/a" where there is none."""
     if value is None or not math.isfinite(value):
         return "n/a"
-    if 0 < abs(value) < 0.0005:
+    if 0 < abs(value) < 0.0005 or abs(value) >= _LONG:
         return f"{value:.1e}"
     return bare(f"{value:.3f}" if abs(value) < 10 else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}")
 

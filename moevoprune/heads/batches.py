@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,16 +193,27 @@ class BatchPlan:
         """For each fold, the numbers of its training rows."""
         return self._row_sets
 
-    def epoch(self, epoch: int) -> list[Step]:
-        """Mini-batches of one epoch, counted from 0."""
+    def epoch(self, epoch: int) -> Iterable[Step]:
+        """Mini-batches of one epoch, counted from 0; prepared one by one where all together take much memory."""
+        if self._epoch_bytes > _CACHED_BYTES:
+            return self._one_by_one(epoch)
         steps = self._cache.find(self._key, epoch)
         if steps is None:
             steps = self._build(epoch)
             self._cache.keep(self._key, epoch, steps, self._epoch_bytes)
         return steps
 
+    def _one_by_one(self, epoch: int) -> Iterator[Step]:
+        orders = self._orders(epoch)
+        for start in range(0, self.n_steps * self._batch_size, self._batch_size):
+            batches = [order[start : start + self._batch_size] for order in orders]
+            yield Step.side_by_side(batches, self._targets, self._n_individuals)
+
+    def _orders(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        return [rows[epoch_order(len(rows), self._seed, epoch)] for rows in self._row_sets]
+
     def _build(self, epoch: int) -> list[Step]:
-        orders = [rows[epoch_order(len(rows), self._seed, epoch)] for rows in self._row_sets]
+        orders = self._orders(epoch)
         # every head's batches but the last are full, and are prepared together
         n_full = (self.n_steps - 1) * self._batch_size
         full = np.stack([order[:n_full] for order in orders]).reshape(

@@ -245,7 +245,10 @@ class HeadEnsemble(torch.nn.Module):
             raise InputError(f"targets have shape {targets.shape}, but the predictions {predicted.shape}")
         if self.task == "classification":
             return float(accuracy_score(targets, predicted))
-        return float(r2_score(targets, predicted)) if np.isfinite(predicted).all() else -math.inf
+        if not np.isfinite(predicted).all():
+            return -math.inf
+        # squares of float32 may be too large for float32
+        return float(r2_score(targets.astype(np.float64), predicted.astype(np.float64)))
 
     def extra_repr(self) -> str:
         """What ``print`` says of the module."""

@@ -27,7 +27,7 @@ from moevoprune.heads.stack import HeadStack, StackArrays
 from moevoprune.heads.start import StartWeights
 from moevoprune.heads.stopping import EarlyStop, monitor_split
 from moevoprune.heads.streaming import StreamedLayer, StreamedRows, fit_streaming
-from moevoprune.heads.training import HeadsInTraining, StepLoss
+from moevoprune.heads.training import EpochLoss, HeadsInTraining
 from moevoprune.heads.workers import WorkerPool
 
 __all__ = ["TRAINER_VERSION", "Form", "HeadStack", "PopulationTrainer"]
@@ -121,7 +121,9 @@ class PopulationTrainer:
         if self.is_classification:
             labels = torch.tensor(targets, dtype=torch.int64, device=self.device)
             self._labels: npt.NDArray[np.generic] | None = self._all_targets
-            self._targets = torch.nn.functional.one_hot(labels, shape.n_outputs).to(dtype)
+            # torch's one_hot would hold them as 64-bit integers first: 1.6 GB for 10,000 classes of 2 rows
+            one_hot = torch.zeros(len(labels), shape.n_outputs, dtype=dtype, device=self.device)
+            self._targets = one_hot.scatter_(1, labels[:, None], 1.0)
         else:
             self._labels = None
             self._targets = torch.tensor(targets, dtype=dtype, device=self.device)
@@ -372,7 +374,7 @@ class PopulationTrainer:
         for epoch in range(settings.epochs):
             # the running loss is wanted by early stopping, and as a figure of the last epoch
             track = settings.early_stop != "none" or epoch == settings.epochs - 1
-            losses: list[StepLoss] | None = [] if track else None
+            losses = EpochLoss(heads) if track else None
             for number, step in enumerate(plan.epoch(epoch)):
                 heads.step(step, rates[epoch * plan.n_steps + number], losses)
             if losses is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,10 +12,20 @@ from torch.nn.functional import pad
 from moevoprune.heads.batches import Step
 from moevoprune.heads.layers import DenseLayer, FirstLayer, padded_width
 
-__all__ = ["HeadsInTraining", "StepLoss"]
+__all__ = ["EpochLoss", "HeadsInTraining", "StepLoss"]
+
+# numbers of outputs whose losses are computed together, 64 MB
+_MOST_OUTPUTS = 2**24
 
 # outputs of a step, shape (heads, outputs, batch), and the step: its loss is computed once an epoch is over
 StepLoss = tuple[Tensor, Step]
+
+
+class StepLosses(Protocol):
+    """What takes note of the losses of steps."""
+
+    def append(self, loss: StepLoss, /) -> None:
+        """Take note of one more step."""
 
 
 class HeadsInTraining:
@@ -50,7 +61,7 @@ class HeadsInTraining:
         pairs = [self._first.weights(individual), *(layer.weights(individual) for layer in self._upper)]
         return [weights for weights, _ in pairs], [bias for _, bias in pairs]
 
-    def step(self, step: Step, rate: float, losses: list[StepLoss] | None = None) -> None:
+    def step(self, step: Step, rate: float, losses: StepLosses | None = None) -> None:
         """Train one mini-batch.
 
         Parameters
@@ -120,3 +131,38 @@ class HeadsInTraining:
             activations.append(inputs)
             values = layer.forward(inputs)
         return activations, values if self._upper else values[..., : step.targets.shape[1]].mT
+
+
+class EpochLoss:
+    """Mean loss over the steps of an epoch, computed once it is over, or whenever outputs fill some memory.
+
+    Parameters
+    ----------
+    heads
+        Whose outputs they are.
+    """
+
+    def __init__(self, heads: HeadsInTraining) -> None:
+        self._heads = heads
+        self._waiting: list[StepLoss] = []
+        self._n_outputs = 0
+        self._rows: list[tuple[Tensor, Tensor]] = []
+
+    def append(self, loss: StepLoss) -> None:
+        """Take note of the outputs of one more step."""
+        self._waiting.append(loss)
+        self._n_outputs += loss[0].numel()
+        if self._n_outputs >= _MOST_OUTPUTS:
+            self._settle()
+
+    def mean(self) -> Tensor:
+        """Mean loss of each head over the rows of all steps, shape (heads,)."""
+        if self._waiting:
+            self._settle()
+        values, real = zip(*self._rows, strict=True)
+        return self._heads.mean_of_rows(torch.cat(values, dim=1), torch.cat(real, dim=1))
+
+    def _settle(self) -> None:
+        self._rows.append(self._heads.row_losses(self._waiting))
+        self._waiting = []
+        self._n_outputs = 0

@@ -403,7 +403,10 @@ class FitnessEvaluator:
             clean = rows.represented
             generator = np.random.default_rng([self._seed, 0x9015, fold])
             noise = generator.standard_normal(tuple(clean.shape), dtype=np.float32)
-            noisy.append(clean + torch.from_numpy(noise * np.float32(self._noise) * deviation).to(self.device))
+            # beyond float32 it is infinite, and no representation of it is like that of the clean rows
+            with np.errstate(over="ignore"):
+                noise = noise * np.float32(self._noise) * deviation
+            noisy.append(clean + torch.from_numpy(noise).to(self.device))
         return noisy
 
     def _deviation(self) -> npt.NDArray[np.float32]:
