@@ -74,6 +74,12 @@ class ImageParts:
 
         rows = np.arange(len(data.y_train))
         try:
+        rarest = int(np.bincount(data.y_train).argmin())
+        if np.count_nonzero(data.y_train == rarest) < 2:
+            raise InputError(
+                f"{data.name}: class {data.class_names[rarest]!r} has one training image, but training and "
+                "validation need one each: give more images of it"
+            )
             training, validation = train_test_split(
                 rows, test_size=validation_share, stratify=data.y_train, random_state=seed
             )

@@ -626,11 +626,40 @@ def filters_from(name: str, folder: Path, seed: int) -> Outcome:
     return finished_or_refused(arguments, out)
 
 
+COMPARED = {
+    "all features zero": (),
+    "targets of 1e30": (),
+    "constant targets": (),
+    "one of two targets constant": ("--set", 'encoding="neurons"'),
+    "ordinary": ("--set", "learning_rate=1e6"),
+    "features of 1e30 and 1e-30": ("--set", 'encoding="neurons"', "--set", "standardise=false"),
+}
+_CHEAP = (
+    "nsga2,dense,anova,l1_path,weight_magnitude,gradual_magnitude,neuron_norm,recursive_elimination,random,"
+    "best_fixed,mutual_information"
+)
+
+
+def compare_on(name: str, folder: Path, seed: int) -> Outcome:
+    """Go through ``moevoprune compare``, where methods differ by nothing, or without a spread."""
+    folder.mkdir()
+    data, out = folder / "misbehaving.npz", folder / "out"
+    np.savez(data, **DATA[name](np.random.default_rng(seed)))
+    arguments = ["compare", str(data), "--methods", _CHEAP, "--seeds", "2", "--budget", "12", "--out", str(out)]
+    arguments += ["--jobs", "1", "--cv", "2"]
+    for option in ("hidden=[4]", "epochs=3", "batch_size=16"):
+        arguments += ["--set", option]
+    return finished_or_refused([*arguments, *COMPARED[name]], out)
+
+
 def finished_or_refused(arguments: Sequence[str], out: Path) -> Outcome:
     """Carry out a command that writes a folder, and check what it says and writes."""
     code, text, complaint = command(arguments)
     lines = complaint.strip().splitlines()
     if code == 2 and len(lines) == 1:
+        written = sorted(path.name for path in out.rglob("*.csv")) if out.exists() else []
+        if written:
+            raise Loss(f"refused after {written} had been written: {complaint}")
         return Outcome("refused", one_line(lines[0]))
     if code != 0 or complaint:
         raise Loss(f"exit code {code}, said on stderr: {complaint}")
@@ -727,6 +756,8 @@ def main() -> int:
     ]
     for name in CONSTRUCTED:
         attempts.append((f"construct: {name}", True, _guarded_case(construct_from, name)))
+    for name in COMPARED:
+        attempts.append((f"compare: {name}", True, _guarded_case(compare_on, name)))
     for name in FILTERED:
         attempts.append((f"filters: {name}", True, _guarded_case(filters_from, name)))
     counts: Counter[str] = Counter()

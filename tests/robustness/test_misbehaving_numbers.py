@@ -17,6 +17,7 @@ from misbehaving_numbers import (
     Combination,
     attempt,
     classes,
+    compare_on,
     construct_from,
     filters_from,
     guarded,
@@ -135,10 +136,24 @@ def test_networks_constructed_from_misbehaving_tables(name, tmp_path):
     assert outcome.kind == ("finished" if "1e30" in name else "refused"), outcome.text
 
 
-@pytest.mark.parametrize("name", ["black images", "one class"])
-def test_filters_of_misbehaving_images(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("black images", ""),
+        ("one class", "only one class"),
+        ("one-row class", "class '2' has one training image, but training and validation need one each"),
+    ],
+)
+def test_filters_of_misbehaving_images(name, line, tmp_path):
     outcome = guarded(lambda: filters_from(name, tmp_path / "attempt", 1))
-    assert outcome.kind == ("finished" if name == "black images" else "refused"), outcome.text
+    assert outcome.kind == ("refused" if line else "finished"), outcome.text
+    assert line in outcome.text
+
+
+@pytest.mark.parametrize("name", ["targets of 1e30", "all features zero"])
+def test_methods_that_differ_by_nothing_are_compared(name, tmp_path):
+    outcome = guarded(lambda: compare_on(name, tmp_path / "attempt", 1))
+    assert outcome.kind == "finished", outcome.text
 
 
 # --- what they should give -------------------------------------------------------------------------
