@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import shlex
 import statistics
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
@@ -93,7 +94,7 @@ def sweep(arguments: Namespace) -> int:
 def _sweep(arguments: Namespace, held: ExitStack) -> int:
     from moevoprune.cli.building import INTERRUPTED, Voice, asked_folder, free_folder
     from moevoprune.cli.run import Extras, is_finished
-    from moevoprune.cli.sweeping import FRONTS_ONLY, check_folders, run_locally
+    from moevoprune.cli.sweeping import FRONTS_ONLY, check_folders, run_locally, tidy
     from moevoprune.files import make_folder, remove_leftovers, write_text
     from moevoprune.locks import only_writer
 
@@ -117,6 +118,7 @@ def _sweep(arguments: Namespace, held: ExitStack) -> int:
     except OSError as error:
         raise InputError(f"{out}: cannot be made ({error.strerror}): choose another --out folder") from None
     remove_leftovers(out)
+    tidy(runs)
 
     where = "on Ray" if on_ray else f"{jobs} at a time"
     say(f"problems: {len(problems)}, seeds: {len(seeds)}; {len(todo)} of {len(runs)} to run, {where}, into {out}")
@@ -158,6 +160,10 @@ def _sweep(arguments: Namespace, held: ExitStack) -> int:
         for folder, why in failed.items():
             say(printable(f"  {folder}: {why}"))
         say(go_on)
+        if arguments.quiet:
+            first, why = next(iter(failed.items()))
+            told = f"{len(failed)} of {len(runs)} runs failed, the first is {first}: {why}; {go_on}"
+            print(f"moevoprune: error: {printable(told)}", file=sys.stderr)
         return _FAILED
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from moevoprune.cli.run import Extras, check_text, is_finished, run_problem
 from moevoprune.device import usable_cores
 from moevoprune.errors import InputError, words_of
 from moevoprune.features import FeatureSet
+from moevoprune.files import remove_leftovers
 from moevoprune.fronts.front import Front
 from moevoprune.fronts.run_folder import SETTINGS, entry, read_record
 from moevoprune.locks import only_writer
@@ -30,6 +31,7 @@ __all__ = [
     "run_locally",
     "run_wanted",
     "search_into",
+    "tidy",
     "usable_jobs",
     "why_of",
 ]
@@ -178,6 +180,7 @@ def run_wanted(
     runs = _runs(wanted, out, say)
     check_folders(runs, resume=True)
     todo = [run for run in runs if not is_finished(run.out, extras.pages)]
+    tidy(runs)
     todo.sort(key=lambda run: -run.size)
     failed = {}
     done = len(runs) - len(todo)
@@ -287,6 +290,16 @@ def check_folders(runs: Sequence[SweepRun], resume: bool) -> None:
                 f"{run.out}: cannot resume, settings changed ({'; '.join(changes[:3])}): give the same settings, "
                 "or choose another folder"
             )
+
+
+def tidy(runs: Sequence[SweepRun]) -> None:
+    """Remove what a killed process has left in the folders of runs, also of finished ones, which nobody opens."""
+    for run in runs:
+        if not run.out.is_dir():
+            continue
+        # one that somebody else writes to is theirs to tidy
+        with suppress(InputError), only_writer(run.out):
+            remove_leftovers(run.out)
 
 
 def usable_jobs(asked: int | None, runs: Sequence[SweepRun]) -> int:

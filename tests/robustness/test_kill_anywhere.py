@@ -98,6 +98,11 @@ def test_other_commands_go_on_to_the_same_end_too(harness_of, name):
     assert harness.tally.resumes == 2
 
 
+def test_a_sweep_that_is_killed_between_two_runs_leaves_no_lock_behind(harness_of):
+    harness = harness_of("sweep")
+    harness.kill([Kill(operation=place(harness.operations, "unlink", "seed1/.moevoprune.lock"), phase="before")])
+
+
 def test_an_extraction_that_is_killed_within_its_rows_computes_only_what_is_missing(harness_of):
     harness = harness_of("extract")
     for name, phase in (("rows.f32", "within"), ("batches.jsonl", "within"), ("rows.f32", "after")):
