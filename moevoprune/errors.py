@@ -49,7 +49,7 @@ class InputError(ValueError):
 
 
 class RunWarning(RuntimeWarning):
-    """What a user should know of a run that goes on all the same, in one line; the command line prints just that."""
+    """What a user should know of a run that goes on all the same; the command line prints that line alone."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ LAYERS = [
     "studies",
 ]
 # the roots may be used by every layer
-ROOTS = {"device", "errors", "files", "locks", ""}
+ROOTS = {"device", "errors", "files", "memory", "locks", ""}
 
 
 def _imports(path: Path) -> set[str]:

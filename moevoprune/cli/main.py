@@ -6,8 +6,9 @@ import argparse
 import io
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from moevoprune.cli import (
@@ -22,7 +23,7 @@ from moevoprune.cli import (
     sweep,
 )
 from moevoprune.cli.options import OneLineParser, add_engine_options, add_image_options, add_search_options
-from moevoprune.errors import InputError, one_line, printable, printable_lines, words_of
+from moevoprune.errors import InputError, RunWarning, one_line, printable, printable_lines, words_of
 from moevoprune.fronts.run_folder import ENSEMBLES, FIGURES, WINDOWS_FIGURE
 
 __all__ = ["main"]
@@ -205,7 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _build_parser()
     arguments = parser.parse_args(argv)
     try:
-        return _dispatch(parser, arguments)
+        with _plain_warnings():
+            return _dispatch(parser, arguments)
     except InputError as error:
         # names in files and settings of others must not steer the terminal
         print(f"moevoprune: error: {printable(str(error))}", file=sys.stderr)
@@ -216,9 +218,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("moevoprune: interrupted", file=sys.stderr)
         return 130
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        from moevoprune.memory import is_out_of_memory, refused_size
+
+        if not is_out_of_memory(error):
+            raise
+        size = refused_size(error)
         print(
-            "moevoprune: error: not enough memory: use fewer hidden units, individuals or features",
+            f"moevoprune: error: not enough memory{f' ({size} were refused)' if size else ''}: use fewer hidden "
+            "units, individuals, features or rows",
             file=sys.stderr,
         )
         return 2
@@ -271,6 +279,23 @@ def _dispatch(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
     else:
         parser.print_help()
     return 0
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print warnings about a run in one line, without the place in the program that they come from."""
+    usual = warnings.formatwarning
+
+    def in_one_line(message: Warning | str, category: type[Warning], *place: object, **named: object) -> str:
+        if issubclass(category, RunWarning):
+            return f"moevoprune: warning: {printable(str(message))}\n"
+        return printable_lines(usual(message, category, *place, **named))  # type: ignore[arg-type]
+
+    warnings.formatwarning = in_one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _trouble(error: OSError) -> str:

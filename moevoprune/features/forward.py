@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from moevoprune.features.backbones import Backbone
 from moevoprune.features.decoding import UnreadableImageError
 from moevoprune.features.image_set import ImageSet
 from moevoprune.features.preprocessing import Preprocessing
+from moevoprune.memory import Chunk
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +64,7 @@ def compute_features(
 
     While one batch is computed the next is decoded. A row depends on nothing but its image, the backbone and, in
     its last digits, the kind of device (on CUDA also the size of a batch), as what is computed at once is filled
-    up to a fixed size.
+    up to a fixed size. Where memory is refused, fewer images are computed at once, on a CPU to the same bits.
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ def compute_features(
     Raises
     ------
     InputError
-        The device has too little memory, or a process that decodes ended.
+        There is too little memory for the smallest number of images, or a process that decodes ended.
     """
     import torch
     from torch.utils.data import DataLoader
@@ -103,24 +105,18 @@ def compute_features(
         # the default would draw a number from torch's global generator
         generator=torch.Generator(),
     )
-    on_cpu = backbone.device.type == "cpu"
-    piece = _PIECE if on_cpu else batch_size
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(usable_cores() if on_cpu else 1, initializer=torch.set_num_threads, initargs=(1,))
+    computing = _Computing(backbone, batch_size, mixed_precision)
 
-    def start(pixels: torch.Tensor | None) -> list[Future[torch.Tensor]]:
-        if pixels is None:
-            return []
-        return [
-            pool.submit(_forward, backbone, part, piece, mixed_precision) for part in torch.split(pixels, piece)
-        ]
+    def start(pixels: torch.Tensor | None) -> Future[list[Rows]] | None:
+        return None if pixels is None else computing.start(pixels)
 
-    def finish(good: list[int], bad: dict[int, str], parts: list[Future[torch.Tensor]]) -> Batch:
-        rows = [part.result().cpu().numpy() for part in parts]
+    def finish(good: list[int], bad: dict[int, str], computed: Future[list[Rows]] | None) -> Batch:
+        rows = [] if computed is None else computed.result()
         empty: Rows = np.empty((0, backbone.feature_size), dtype=np.float32)
         return Batch(tuple(good), np.concatenate([empty, *rows]), bad)
 
-    running: tuple[list[int], dict[int, str], list[Future[torch.Tensor]]] | None = None
+    running: tuple[list[int], dict[int, str], Future[list[Rows]] | None] | None = None
     try:
         # also for what prepares the images here
         torch.set_num_threads(1)
@@ -131,10 +127,6 @@ def compute_features(
             running = good, bad, start(pixels)
         if running is not None:
             yield finish(*running)
-    except torch.cuda.OutOfMemoryError:
-        raise InputError(
-            f"{backbone.settings.name}: not enough memory on {backbone.device}: use a smaller --batch-size"
-        ) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -142,8 +134,66 @@ def compute_features(
             "a process that decodes images ended unexpectedly (not enough memory?): use fewer --workers"
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        computing.stop()
         torch.set_num_threads(threads)
+
+
+class _Computing:
+    """Computes one batch after the other while others are decoded.
+
+    Parameters
+    ----------
+    backbone, batch_size, mixed_precision
+        As of :func:`compute_features`.
+    """
+
+    def __init__(self, backbone: Backbone, batch_size: int, mixed_precision: bool) -> None:
+        import torch
+
+        self._backbone = backbone
+        self._mixed_precision = mixed_precision
+        on_cpu = backbone.device.type == "cpu"
+        self._cores = usable_cores() if on_cpu else 0
+        self._planned = self._cores or batch_size
+        self._chunk = Chunk("compute images", torch.cuda.empty_cache)
+        self._conductor = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = ThreadPoolExecutor(self._cores or 1, initializer=torch.set_num_threads, initargs=(1,))
+
+    def start(self, pixels: torch.Tensor) -> Future[list[Rows]]:
+        """Begin with prepared images, shape (images, channels, height, width); the result is their features."""
+        compute = self._on_cores if self._cores else self._on_gpu
+        return self._conductor.submit(self._chunk.work, self._planned, partial(compute, pixels), self._described)
+
+    def stop(self) -> None:
+        """Wait for what is under way, and leave out the rest."""
+        self._conductor.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
+
+    def _on_cores(self, pixels: torch.Tensor, most: int) -> list[Rows]:
+        """Compute so many pieces at once, each on a core; their size is always the same."""
+        import torch
+
+        pieces = torch.split(pixels, _PIECE)
+        rows = []
+        for start in range(0, len(pieces), most):
+            running = [self._pool.submit(self._forward, piece, _PIECE) for piece in pieces[start : start + most]]
+            # all of them are over before any is tried again
+            wait(running)
+            rows += [one.result() for one in running]
+        return rows
+
+    def _on_gpu(self, pixels: torch.Tensor, most: int) -> list[Rows]:
+        import torch
+
+        return [self._forward(part, most) for part in torch.split(pixels, most)]
+
+    def _forward(self, pixels: torch.Tensor, size: int) -> Rows:
+        rows: Rows = _forward(self._backbone, pixels, size, self._mixed_precision).cpu().numpy()
+        return rows
+
+    def _described(self) -> str:
+        count = f"{_PIECE} images" if self._cores else "a single image"
+        return f"{self._backbone.settings.name} on {count} ({self._backbone.device}): use smaller images (--size)"
 
 
 def _forward(backbone: Backbone, pixels: torch.Tensor, size: int, mixed_precision: bool) -> torch.Tensor:

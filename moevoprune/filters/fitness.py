@@ -23,6 +23,7 @@ from moevoprune.filters.graph import FilterGraph
 from moevoprune.filters.images import LabelledImages, Normalisation, to_tensor
 from moevoprune.filters.objectives import FILTER_OBJECTIVES, FilterCandidate
 from moevoprune.filters.training import TuningSettings, predict, recalibrate, tune
+from moevoprune.memory import Chunk
 from moevoprune.objectives import MOST_REPRESENTED, FoldPrediction, Objective, evenly
 
 __all__ = ["FilterEvaluator", "ImageParts"]
@@ -73,13 +74,13 @@ class ImageParts:
         from sklearn.model_selection import train_test_split
 
         rows = np.arange(len(data.y_train))
-        try:
         rarest = int(np.bincount(data.y_train).argmin())
         if np.count_nonzero(data.y_train == rarest) < 2:
             raise InputError(
                 f"{data.name}: class {data.class_names[rarest]!r} has one training image, but training and "
                 "validation need one each: give more images of it"
             )
+        try:
             training, validation = train_test_split(
                 rows, test_size=validation_share, stratify=data.y_train, random_state=seed
             )
@@ -98,7 +99,8 @@ class FilterEvaluator:
 
     A candidate is a copy of the network with gates shut (:class:`moevoprune.filters.gates.Gates`). It is trained
     for a few epochs where that is asked for, takes its batch-norm statistics anew from training images, and
-    predicts the validation images. Each candidate is computed by one thread, whatever their number.
+    predicts the validation images. Each candidate is computed by one thread, whatever their number; they are fewer
+    where memory is refused.
 
     Parameters
     ----------
@@ -171,6 +173,7 @@ class FilterEvaluator:
         # times are worth nothing beside others at work
         alone = self.device.type != "cpu" or FILTER_OBJECTIVES["latency"] in objectives
         self._jobs = 1 if alone else jobs
+        self._chunk = Chunk("compute candidates", torch.cuda.empty_cache)
         self._validation = self.parts.images[self.parts.validation]
         self._targets = self.parts.labels[self.parts.validation]
         self.recalibration = self.parts.images[self.parts.training[:n_recalibration]]
@@ -193,14 +196,22 @@ class FilterEvaluator:
         """
         costs = self.costs(masks) / (self.costs.flops, self.costs.parameters)
         together = _TOGETHER if self._tuning.epochs else 1
-        groups = [slice(start, start + together) for start in range(0, len(masks), together)]
+        yield from self._chunk.stream(
+            self._jobs * together, partial(self._evaluated, masks, costs), self._described
+        )
+
+    def _evaluated(self, masks: Bits, costs: Values, done: int, most: int) -> Iterator[tuple[Values, bool]]:
+        """Values of the masks that are not done yet, so many candidates at a time."""
+        together = min(_TOGETHER if self._tuning.epochs else 1, most)
+        jobs = max(most // together, 1)
+        groups = [slice(start, start + together) for start in range(done, len(masks), together)]
         work = partial(self._candidates, masks, costs)
-        if self._jobs == 1 or len(groups) == 1:
+        if jobs == 1 or len(groups) == 1:
             for group in groups:
                 yield from map(self._scored, work(group))
             return
         # threads take the number over that is set when they start
-        with single_threaded(), ThreadPoolExecutor(self._jobs) as pool:
+        with single_threaded(), ThreadPoolExecutor(jobs) as pool:
             waiting = deque(pool.submit(work, group) for group in groups)
             try:
                 while waiting:
@@ -245,6 +256,13 @@ class FilterEvaluator:
             partial(cut, self.graph, network, mask),
             self.network,
             self.parts.images[:_LATENCY_IMAGES],
+        )
+
+    def _described(self) -> str:
+        channels, height, width = self._validation.shape[1:]
+        return (
+            f"a single network on {len(self.parts.images):,} images of {channels} x {height} x {width}: use fewer "
+            "or smaller images (--size), or a smaller network"
         )
 
     def _scored(self, candidate: FilterCandidate) -> tuple[Values, bool]:

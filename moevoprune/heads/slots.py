@@ -11,6 +11,7 @@ it, and one epoch of all slots is one CUDA graph.
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -36,6 +37,7 @@ from moevoprune.heads.slot_tensors import (
 from moevoprune.heads.stack import HeadStack
 from moevoprune.heads.start import StartWeights
 from moevoprune.heads.stopping import monitor_split
+from moevoprune.memory import NotEnoughMemory, is_out_of_memory, say_fewer
 
 __all__ = ["LARGEST_GRAM_BYTES", "SLOT_COUNTS", "SlotTrainer"]
 
@@ -125,6 +127,7 @@ class SlotTrainer:
         if memory_bytes is None and on_cuda:
             memory_bytes = int(torch.cuda.mem_get_info(self._device)[0] * _SHARE_OF_FREE_MEMORY)
         self._memory_bytes = memory_bytes
+        self._said = False
         self._last_start: MaskedStart | None = None
         # plan and slots of the last row sets, unless a generator is using the slots
         self._last_plan: tuple[tuple[bytes, ...], SlotPlan] | None = None
@@ -191,8 +194,8 @@ class SlotTrainer:
                             queue.occupy(slots.n_slots)
                         self._train_epoch(queue, slots)
                         continue
-                    except RuntimeError as error:
-                        if not _is_out_of_memory(error):
+                    except (MemoryError, RuntimeError) as error:
+                        if not is_out_of_memory(error):
                             raise
                     # after the except clause, whose exception keeps the tensors of its frames alive
                     slots = None
@@ -251,17 +254,23 @@ class SlotTrainer:
         return slots
 
     def _halve_slots(self, row_sets: Sequence[Rows]) -> None:
+        gc.collect()
         n_slots = self.n_slots(row_sets)
         self._last_start = None
         if self._features.is_cuda:
             release_memory()
         if n_slots == SLOT_COUNTS[-1]:
-            raise InputError(
+            raise NotEnoughMemory(
                 f"out of memory on {self._device}: it does not hold {n_slots} heads on {self._n_rows} rows; "
                 "use device cpu, fewer rows, or narrower hidden layers"
             )
         self._largest_n_slots = max(n_slots // 2, SLOT_COUNTS[-1])
         self._fixed_n_slots = None if self._fixed_n_slots is None else self._largest_n_slots
+        if not self._said:
+            self._said = True
+            say_fewer(
+                "train heads", "changes last digits at most" if self._features.is_cuda else "changes nothing else"
+            )
 
     def _current_device(self) -> AbstractContextManager[object]:
         return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
@@ -363,7 +372,3 @@ class _Queue:
             np.array([loss for _, loss, _ in folds]),
             np.array([epochs for _, _, epochs in folds], dtype=np.int64),
         )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()

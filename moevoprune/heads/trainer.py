@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from moevoprune.device import reproducible, resolve_device
+from moevoprune.errors import RunWarning
 from moevoprune.heads.batches import BatchPlan, Step, StepCache, n_steps
 from moevoprune.heads.encodings import HeadMask, HeadShape
 from moevoprune.heads.gpus import SlotTrainers
@@ -23,12 +25,14 @@ from moevoprune.heads.grouping import Form, Grouping
 from moevoprune.heads.layers import DenseLayer, DualLayer, FirstLayer, GatheredLayer, GatheredWeights
 from moevoprune.heads.row_sources import RowSource
 from moevoprune.heads.settings import HeadSettings
+from moevoprune.heads.slot_tensors import release_memory
 from moevoprune.heads.stack import HeadStack, StackArrays
 from moevoprune.heads.start import StartWeights
 from moevoprune.heads.stopping import EarlyStop, monitor_split
 from moevoprune.heads.streaming import StreamedLayer, StreamedRows, fit_streaming
 from moevoprune.heads.training import EpochLoss, HeadsInTraining
 from moevoprune.heads.workers import WorkerPool
+from moevoprune.memory import Chunk
 
 __all__ = ["TRAINER_VERSION", "Form", "HeadStack", "PopulationTrainer"]
 
@@ -38,6 +42,8 @@ TRAINER_VERSION = 2
 Rows = npt.NDArray[np.int64]
 Kept = tuple[npt.NDArray[np.bool_], ...]
 Task = tuple[list[HeadMask], list[Rows]]
+# of a task: the heads of each individual, and how many could be trained at once where memory was refused
+Trained = tuple[list[StackArrays], "int | None"]
 Recipe = tuple[
     "npt.NDArray[np.floating] | RowSource",
     npt.NDArray[np.generic],
@@ -60,7 +66,8 @@ class PopulationTrainer:
     """Trains masked heads of many individuals on fixed features.
 
     Every individual's heads are what :func:`moevoprune.heads.reference.train_reference_head` computes alone:
-    same start, same batches, same stopping. They do not depend on the other individuals of the batch.
+    same start, same batches, same stopping. They do not depend on the other individuals of the batch, nor on how
+    many heads are trained side by side: that number is halved whenever memory is refused, which is said once.
 
     Parameters
     ----------
@@ -102,10 +109,11 @@ class PopulationTrainer:
     ) -> None:
         self._busy_seconds = 0.0
         self._slots: SlotTrainers | None = None
-        self._pool: WorkerPool[Task, list[StackArrays]] | None = None
+        self._pool: WorkerPool[Task, Trained] | None = None
         self.shape = shape
         self.settings = settings
         self.device = resolve_device(device)
+        self._chunk = Chunk("train heads", self.free, self.relieve)
         self.dtype = dtype
         self._seed = seed
         self._start = StartWeights(shape, settings, seed)
@@ -150,6 +158,11 @@ class PopulationTrainer:
         ------
         HeadStack
             Per mask, in order, as soon as it and those before it are trained; its heads follow ``row_sets``.
+
+        Raises
+        ------
+        NotEnoughMemory
+            Memory was refused for a single head.
         """
         # a GPU is only full with many
         length = _WINDOW if self.device.type == "cpu" else max(len(masks), 1)
@@ -169,6 +182,15 @@ class PopulationTrainer:
             self._pool.close()
             self._pool = None
 
+    def free(self) -> None:
+        """Give memory back that is kept for later."""
+        if self.device.type == "cuda":
+            release_memory()
+
+    def relieve(self) -> bool:
+        """Give up worker processes for the memory that they hold; returns whether there were any."""
+        return self._pool is not None and self._pool.retreat()
+
     def _trained(
         self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]
     ) -> Iterator[tuple[list[int], list[HeadStack]]]:
@@ -187,7 +209,8 @@ class PopulationTrainer:
         # what takes longest goes first, so that nobody is left with much to do at the end
         remaining = sorted(groups, key=lambda numbers: -sum(len(masks[number].inputs) for number in numbers))
         tasks = [([masks[number] for number in numbers], list(row_sets)) for numbers in remaining]
-        for place, stacks in self._pool.map(tasks, partial(_as_arrays, self)):
+        for place, (stacks, most) in self._pool.map(tasks, partial(_as_arrays, self)):
+            self._chunk.adopt(most)
             trained = zip(remaining[place], stacks, strict=True)
             yield remaining[place], [HeadStack.from_arrays(masks[mask], arrays) for mask, arrays in trained]
 
@@ -197,7 +220,7 @@ class PopulationTrainer:
             return False
         return self._pool is not None or self._busy_seconds >= _SECONDS_ALONE
 
-    def _start_workers(self) -> WorkerPool[Task, list[StackArrays]]:
+    def _start_workers(self) -> WorkerPool[Task, Trained]:
         # on CPU a view, no copy
         features = self.features.numpy() if self.source is None else self.source
         n_copies = _COPIED_BYTES // max(self.features.nbytes, 1)
@@ -264,14 +287,34 @@ class PopulationTrainer:
     def _fit_group(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[HeadStack]:
         """Train individuals of equal padded size."""
         started = time.monotonic()
+        # of each individual; where there are several, the folds of none are divided
+        together = min(self.grouping.heads_together(masks[0], row_sets), len(row_sets))
+
+        def train(most: int) -> list[HeadStack]:
+            individuals = max(most // together, 1)
+            parts = [masks[start : start + individuals] for start in range(0, len(masks), individuals)]
+            return [stack for part in parts for stack in self._train_group(part, row_sets, min(together, most))]
+
         with reproducible(self.device):
-            stacks = self._train_group(masks, row_sets)
+            stacks = self._chunk.work(
+                len(masks) * together, train, lambda: self._described(max(masks, key=self._n_weights))
+            )
         self._busy_seconds += time.monotonic() - started
         return stacks
 
-    def _train_group(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows]) -> list[HeadStack]:
+    def _n_weights(self, mask: HeadMask) -> int:
+        return mask.n_parameters(self.shape.n_outputs, bias=True)
+
+    def _described(self, mask: HeadMask) -> str:
+        return (
+            f"a single head of {self._n_weights(mask):,} weights ({len(mask.inputs):,} features) on "
+            f"{self.n_rows:,} training rows: use fewer hidden units (e.g. --set hidden=64), features or rows"
+        )
+
+    def _train_group(self, masks: Sequence[HeadMask], row_sets: Sequence[Rows], together: int) -> list[HeadStack]:
+        """Train individuals side by side, each on so many folds at once."""
         if self.source is not None:
-            return self._stream_group(self.source, masks, row_sets)
+            return self._stream_group(self.source, masks, row_sets, together)
         dual = self.grouping.form_of(masks[0], row_sets) == "dual"
         everything = len(masks[0].inputs) == self.shape.n_features
         numbers = [torch.from_numpy(mask.inputs).to(self.device) for mask in masks]
@@ -285,7 +328,6 @@ class PopulationTrainer:
         starts = [self._starts(mask) for mask in masks]
         parts: list[list[HeadStack]] = [[] for _ in masks]
         folds: list[int] = []
-        together = max(self.grouping.heads_together(masks[0], row_sets) // len(masks), 1)
         for group in self._fold_groups(row_sets, together, len(masks)):
             heads = self._heads(masks, columns, gram, starts, len(group.folds))
             stop = self._train(heads, group, len(masks))
@@ -298,13 +340,13 @@ class PopulationTrainer:
         return [HeadStack.merged(trained, folds) for trained in parts]
 
     def _stream_group(
-        self, source: RowSource, masks: Sequence[HeadMask], row_sets: Sequence[Rows]
+        self, source: RowSource, masks: Sequence[HeadMask], row_sets: Sequence[Rows], together: int
     ) -> list[HeadStack]:
         """Train individuals on rows that are read batch by batch, once for all of them."""
         settings = self.settings
         parts: list[list[HeadStack]] = [[] for _ in masks]
         folds: list[int] = []
-        for group in self._fold_groups(row_sets, self.grouping.heads_together(masks[0], row_sets), 1):
+        for group in self._fold_groups(row_sets, together, 1):
             rows = StreamedRows(
                 source,
                 self._all_targets,
@@ -378,7 +420,7 @@ class PopulationTrainer:
             for number, step in enumerate(plan.epoch(epoch)):
                 heads.step(step, rates[epoch * plan.n_steps + number], losses)
             if losses is not None:
-                loss = heads.mean_loss(losses)
+                loss = losses.mean()
                 if stop.update(epoch, loss, loss if monitor is None else heads.loss(monitor)):
                     break
         stop.restore()
@@ -390,15 +432,18 @@ class PopulationTrainer:
         return self._known_rates[n_steps]
 
 
-def _make_worker(recipe: Recipe) -> Callable[[Task], list[StackArrays]]:
+def _make_worker(recipe: Recipe) -> Callable[[Task], Trained]:
     """Make what trains groups in a worker process."""
     features, targets, shape, settings, seed, dtype, form = recipe
     trainer = PopulationTrainer(features, targets, shape, settings, seed, "cpu", dtype, form)
+    # the main process says it for all
+    warnings.simplefilter("ignore", RunWarning)
     return partial(_as_arrays, trainer)
 
 
-def _as_arrays(trainer: PopulationTrainer, task: Task) -> list[StackArrays]:
-    return [stack.to_arrays() for stack in trainer._fit_group(*task)]
+def _as_arrays(trainer: PopulationTrainer, task: Task) -> Trained:
+    stacks = [stack.to_arrays() for stack in trainer._fit_group(*task)]
+    return stacks, trainer._chunk.most
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,12 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from moevoprune.errors import RunWarning
+from moevoprune.memory import is_out_of_memory
+
 __all__ = ["WorkerPool"]
+
+_SHORT = "not enough memory for all processes that train heads"
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -39,7 +44,7 @@ class WorkerPool(Generic[Task, Result]):
 
     Processes, not threads: a head's steps are many small operations, and threads would wait for one another's
     turn in the interpreter. The processes start in the background while this one works already, and stay until
-    the pool is closed or the program ends. Should they die, e.g. for lack of memory, this process goes on alone.
+    the pool is closed or the program ends. Should they die, or memory be refused, this process goes on alone.
 
     Parameters
     ----------
@@ -53,7 +58,7 @@ class WorkerPool(Generic[Task, Result]):
     n_elsewhere
         Tasks that workers have carried out.
     broken
-        Whether the workers died, and this process is alone.
+        Whether the workers died or were given up, and this process is alone.
     """
 
     def __init__(self, n_workers: int, make: Callable[[], Callable[[Task], Result]]) -> None:
@@ -68,6 +73,7 @@ class WorkerPool(Generic[Task, Result]):
         self._ready = self._in_flight = 0
         self.n_elsewhere = 0
         self.broken = self._said = False
+        self._why = "a process that trains heads died (out of memory?)"
         # calls of map that are not over; the latest is served first, as an older one may be abandoned
         self._runs: list[_Run[Task, Result]] = []
         self._process = os.getpid()
@@ -126,6 +132,22 @@ class WorkerPool(Generic[Task, Result]):
                 # nobody waits for what is still under way
                 self._runs.remove(run)
 
+    def retreat(self) -> bool:
+        """End the workers for the memory that they hold; what they were at is done here.
+
+        Returns
+        -------
+        bool
+            Whether there were any left.
+        """
+        with self._lock:
+            if self.broken:
+                return False
+            self._give_up(_SHORT)
+        _shut_down(self._executor, self._process)
+        self._say_once()
+        return True
+
     def close(self) -> None:
         """End the worker processes, and wait for that."""
         self._close()
@@ -162,8 +184,11 @@ class WorkerPool(Generic[Task, Result]):
         with self._lock:
             self._in_flight -= 1
             error = None if done.cancelled() else done.exception()
-            lost = done.cancelled() or isinstance(error, BrokenProcessPool)
+            short = error is not None and not self.broken and is_out_of_memory(error)
+            dead = done.cancelled() or (error is not None and self.broken) or isinstance(error, BrokenProcessPool)
+            lost = short or dead
             if lost:
+                # done here then, where it fails again if it must
                 run.waiting.appendleft((number, task))
             elif error is not None:
                 run.errors.append(error)
@@ -171,24 +196,23 @@ class WorkerPool(Generic[Task, Result]):
                 run.results[number] = done.result()
                 self.n_elsewhere += 1
             if lost:
-                self._give_up()
+                self._give_up(_SHORT if short else self._why)
             else:
                 self._hand_out()
             self._lock.notify_all()
+        if short:
+            _shut_down(self._executor, self._process)
 
-    def _give_up(self) -> None:
+    def _give_up(self, why: str | None = None) -> None:
         self.broken = True
+        self._why = why or self._why
         self._lock.notify_all()
 
     def _say_once(self) -> None:
-        """Warn of dead workers, in the thread that asked for the work."""
+        """Warn of lost workers, in the thread that asked for the work."""
         if self.broken and not self._said and self._close.alive:
             self._said = True
-            warnings.warn(
-                "a process that trains heads died (out of memory?): this one goes on alone; use fewer --jobs",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+            warnings.warn(f"{self._why}: this one goes on alone; use fewer --jobs", RunWarning, stacklevel=3)
 
 
 def _start_worker(make: Callable[[], Callable[[Any], Any]], main_process: int) -> None:

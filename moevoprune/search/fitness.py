@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from moevoprune.heads.row_sources import PreparedRows, is_large
 from moevoprune.heads.scaling import Scaling
 from moevoprune.heads.settings import HeadSettings
 from moevoprune.heads.trainer import TRAINER_VERSION, HeadStack, PopulationTrainer
+from moevoprune.memory import Chunk
 from moevoprune.objectives import (
     MIN_CKA_ROWS,
     MOST_REPRESENTED,
@@ -157,6 +159,7 @@ class FitnessEvaluator:
         )
         self.device = self.trainer.device
         self._source = prepared if isinstance(prepared, PreparedRows) else None
+        self._chunk = Chunk("predict with masks' heads", self.trainer.free, self._relieve)
         self._noise = noise
         self._seed = seed
         self._head = head
@@ -261,9 +264,8 @@ class FitnessEvaluator:
             weights (it then has every objective's value for that).
         """
         for key, candidate in zip(pack(bits), self._candidates(bits), strict=True):
-            with reproducible(self.device):
-                values = np.array([objective(candidate) for objective in self.objectives])
-            self._remember(key, self._outputs_of(candidate))
+            ((values, outputs),) = self._chunk.work(1, partial(self._scored, candidate), self._described)
+            self._remember(key, outputs)
             yield values, not candidate.finite
 
     def predict_validation(self, bits: Bits) -> Iterator[Floats]:
@@ -318,10 +320,33 @@ class FitnessEvaluator:
         together = max(_MOST_OUTPUTS // n_outputs, 1) if self._validation[0].on_demand else 1
         while group := list(itertools.islice(trained, together)):
             self.n_heads += len(self.folds) * len(group)
-            with reproducible(self.device):
-                candidates = self._candidates_of(group)
+            candidates = self._chunk.work(len(group), partial(self._predicted, group), self._described)
             while candidates:
                 yield candidates.pop(0)
+
+    def _predicted(self, group: Sequence[tuple[HeadStack, int]], most: int) -> list[Candidate]:
+        """Have individuals' heads predict, so many individuals at once."""
+        with reproducible(self.device):
+            parts = [group[start : start + most] for start in range(0, len(group), most)]
+            return [candidate for part in parts for candidate in self._candidates_of(part)]
+
+    def _scored(self, candidate: Candidate, _: int) -> list[tuple[Values, Floats]]:
+        with reproducible(self.device):
+            values = np.array([objective(candidate) for objective in self.objectives])
+        return [(values, self._outputs_of(candidate))]
+
+    def _relieve(self) -> bool:
+        """Do without whatever can be computed again, and without worker processes."""
+        remembered = bool(self._outputs)
+        self._outputs.clear()
+        return self.trainer.relieve() or remembered
+
+    def _described(self) -> str:
+        rows = max(len(rows) for rows in self.folds.validation)
+        return (
+            f"what a single head predicts for {rows:,} validation rows, and its scores: use fewer hidden units "
+            "(e.g. --set hidden=64), more folds (--cv) or fewer rows"
+        )
 
     def _remember(self, key: bytes, outputs: Floats) -> None:
         """Keep the outputs of a mask; those scored longest ago make room, as they are the least likely members."""

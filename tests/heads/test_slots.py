@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from moevoprune.errors import InputError
+from moevoprune.errors import InputError, RunWarning
 from moevoprune.heads import slot_tensors
 from moevoprune.heads.encodings import Encoding, HeadMask, HeadShape, make_encoding
 from moevoprune.heads.gpus import SlotTrainers
@@ -392,7 +392,9 @@ def test_out_of_memory_halves_the_slots_and_starts_unfinished_heads_again(
         train(self, *arguments)
 
     monkeypatch.setattr(slot_tensors.SlotTensors, "train", sometimes)
-    found = [bytes_of(stack) for stack in trainer.fit(masks, ROW_SETS)]
+    with pytest.warns(RunWarning, match="not enough memory to train heads side by side") as said:
+        found = [bytes_of(stack) for stack in trainer.fit(masks, ROW_SETS)]
+    assert len(said) == 1
     assert len(calls) > 6 * failures
     assert sorted(set(calls), reverse=True) == [8, 4, 2][: failures + 1]
     assert trainer.n_slots(ROW_SETS) == 8 // 2**failures
