@@ -92,9 +92,12 @@ def open_regular(path: Path) -> BinaryIO:
     OSError
         It is absent, may not be read, or is something else.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
-    return open(path, "rb")
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        return open(path, "rb")
+    except ValueError as error:  # a character that no path can hold
+        raise OSError(errno.EINVAL, f"is no possible path: {error}", str(path)) from None
 
 
 def read_text(path: Path, most_bytes: int = _MOST_TEXT) -> str:
