@@ -145,7 +145,8 @@ class HeadStack:
             if bias is not None:
                 values = values + bias[head]
             if layer < len(self.weights) - 1:
-                values = values.clamp_min(0.0)
+                # not clamp_min, whose derivative at 0 is 1 in some versions of PyTorch: ODIN's step follows it
+                values = values.relu()
         return values, hidden if len(self.weights) > 1 else values
 
     def outputs_of_all(self, inputs: Tensor) -> Tensor:
