@@ -279,7 +279,7 @@ def _at_least_one(weight: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.
 
 
 def _folds_well(head: TrainedHead) -> bool:
-    """Whether the standardisation can go into the first layer without an overflow, or a loss of digits that matters."""
+    """Whether the first layer can take the standardisation in: no overflow, no loss of digits that matters."""
     weights, scale = np.abs(head.weights[0].astype(np.float64)), head.scale[:, None]
     sizes = (np.abs(head.mean.astype(np.float64)) / head.scale) @ weights
     exact = (sizes * np.finfo(np.float32).eps <= _FOLDING_ERROR).all()
