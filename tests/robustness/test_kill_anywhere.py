@@ -198,11 +198,12 @@ def test_the_comparison_would_notice_a_lost_record(harness_of):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["run", "sweep", "compare", "filters"])
+@pytest.mark.parametrize("name", ["sweep", "compare"])
 def test_workers_end_with_a_killed_process(harness_of, name):
     harness = harness_of(name)
     harness.kill_with_workers(2)
     assert harness.tally.losses == []
+    assert harness.tally.workers > 0
 
 
 @pytest.mark.slow
