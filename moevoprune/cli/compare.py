@@ -183,6 +183,9 @@ def _compare(arguments: Namespace, held: ExitStack) -> int:
             f"a worker process ended unexpectedly (not enough memory?): {len(finished)} of {len(cells)} cells are "
             f"finished; {go_on}, perhaps with fewer --jobs"
         ) from None
+    if not exists(out / TABLE):
+        # figures make their folder, and those above it
+        raise InputError(f"{out}: was removed while it was written to: give the same command again")
     say(f"\nthe whole comparison: {out / TABLE}   figures: {out / FIGURES}")
     return 0
 

@@ -538,7 +538,11 @@ def attack(
     for taken in folder.glob("disk-*"):
         # nobody can remove a temporary file from a folder that is elsewhere by now
         wrong += [one for one in half_written(taken) if not one.endswith("left over")]
+        # removed when all was written: nobody can notice
+        finished = outcome.code == 0 and results_of(command, taken) == expected
         shutil.rmtree(taken)
+        if finished:
+            return operation, wrong
     # a disk that was taken away comes back empty; inputs that lay on it are laid there again
     if command.begins_with is not None and fault in ("removed", "replaced"):
         begin(command, desk, disk)
@@ -618,7 +622,8 @@ def mount(disk: Path, kilobytes: int) -> None:
 def attack_mounted(command: Command, desk: Path, folder: Path, sizes: Sequence[int]) -> Iterator[list[str]]:
     """Give a command on real file systems that are too small, enlarge them, and give it again."""
     _, expected = undisturbed(command, desk, folder)
-    disk = folder / "mounted"
+    # over the folder of the undisturbed run: pages name it
+    disk = folder / "disk"
     for size in sizes:
         mount(disk, size)
         try:
@@ -643,7 +648,8 @@ def attack_mounted(command: Command, desk: Path, folder: Path, sizes: Sequence[i
 def attack_read_only(command: Command, desk: Path, folder: Path, after: int) -> list[str]:
     """Give a command whose file system is mounted read-only after so many operations; then make it writable."""
     _, expected = undisturbed(command, desk, folder)
-    disk = folder / "mounted"
+    # over the folder of the undisturbed run: pages name it
+    disk = folder / "disk"
     mount(disk, 65536)
     try:
         if command.begins_with is not None:

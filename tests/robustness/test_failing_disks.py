@@ -241,6 +241,23 @@ def test_a_command_on_a_disk_that_fails(name: str, most: int, desk: Path, tmp_pa
     assert [wrong for *_, wrong in attacks] == [[]] * len(faults)
 
 
+def test_a_comparison_whose_tables_are_removed_before_its_figures_says_so(desk: Path, tmp_path: Path) -> None:
+    one = command("compare")
+    operations, expected = failing_disks.undisturbed(one, desk, tmp_path)
+    disk = tmp_path / "disk"
+    failing_disks.begin(one, desk, disk)
+    with Disk(disk, "removed", operations.index("mkdir c/figures") + 1):
+        outcome = failing_disks.give(one, desk, disk)
+    assert outcome.code == 2
+    assert (
+        outcome.stderr
+        == f"moevoprune: error: {disk / 'c'}: was removed while it was written to: give the same "
+        + ("command again\n")
+    )
+    assert failing_disks.give_again(one, desk, disk).code == 0
+    assert failing_disks.results_of(one, disk) == expected
+
+
 def test_a_quiet_sweep_whose_runs_fail_says_so(
     desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
