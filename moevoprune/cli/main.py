@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import signal
 import sys
 import warnings
@@ -204,6 +205,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     parser = _build_parser()
+    for word in argv or ():
+        # no shell can give these, but callers in Python can, and most words become paths
+        if "\0" in word or not _encodes(word):
+            parser.error(f"{word!r} holds a character that no file name can have")
     arguments = parser.parse_args(argv)
     try:
         with _plain_warnings():
@@ -237,6 +242,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"moevoprune: error: {_trouble(error)}", file=sys.stderr)
         return 2
+
+
+def _encodes(word: str) -> bool:
+    try:
+        os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _dispatch(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from moevoprune.errors import InputError, nearest
-from moevoprune.files import atomic_path, make_folder, open_regular, ordered_safetensors, write_text
+from moevoprune.errors import InputError, nearest, words_of
+from moevoprune.features.free_memory import check_whole_file
+from moevoprune.features.npz_files import read_arrays
+from moevoprune.files import atomic_path, make_folder, ordered_safetensors, write_text
 from moevoprune.fronts.predictions import Predictions
 from moevoprune.fronts.run_folder import FRONT, FRONT_CSV, HEADS, PREDICTIONS
 from moevoprune.fronts.tables import csv_text
@@ -342,16 +344,12 @@ class Front:
         InputError
             A file is missing, damaged or not of this format.
         """
-        import zipfile
-        import zlib
-
         from safetensors import SafetensorError, safe_open
 
         path = Path(folder)
         try:
-            arrays = _read_npz(path / FRONT)
-            # opening a FIFO would wait for ever
-            open_regular(path / HEADS).close()
+            arrays = read_arrays(path / FRONT)
+            check_whole_file(path / HEADS)
             with safe_open(path / HEADS, framework="numpy") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
                 about = file.metadata() or {}
@@ -360,14 +358,13 @@ class Front:
             raise InputError(f"{missing}: not found: is {path} a finished run?") from None
         except OSError as error:
             raise InputError(f"{path}: the saved front cannot be read ({error.strerror or error})") from None
-        except (ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError, SafetensorError):
-            # the libraries' own words would advise to unpickle; zipfile calls flags it does not know RuntimeErrors
-            raise InputError(f"{path}: the saved front cannot be read: its files are damaged") from None
+        except (InputError, SafetensorError) as error:
+            raise InputError(f"{path}: the saved front cannot be read ({words_of(error)})") from None
         try:
             front = cls._from_arrays(arrays, tensors)
         except KeyError as error:
             raise InputError(f"{path}: the saved front lacks {error}: the files are incomplete") from None
-        except (TypeError, ValueError, IndexError, AttributeError):
+        except (TypeError, ValueError, IndexError, AttributeError, OverflowError):
             raise InputError(f"{path}: the saved front cannot be read: its files are damaged") from None
         if not front._fits_together():
             raise InputError(f"{path}: the saved front's arrays do not fit together: its files are damaged")
@@ -384,22 +381,16 @@ class Front:
 
     def _load_predictions(self, path: Path) -> Predictions | None:
         """Read this front's predictions; None where there are none, as in runs of older versions."""
-        import zipfile
-        import zlib
-
         advice = "remove it, or repeat the run with --resume"
         try:
-            arrays = _read_npz(path)
+            arrays = read_arrays(path)
             predictions = Predictions.from_arrays(arrays, len(self))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error}): {advice}") from None
-        except (
-            ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError, EOFError, zlib.error,
-            zipfile.BadZipFile,
-        ):  # fmt: skip
-            raise InputError(f"{path}: is damaged: {advice}") from None
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+            raise InputError(f"{path}: is damaged ({words_of(error)}): {advice}") from None
         if str(arrays.get("front", "")) != self.fingerprint:
             raise InputError(f"{path}: belongs to another front: {advice}")
         return predictions
@@ -487,7 +478,16 @@ class Front:
             and all(column.ndim == 1 and column.dtype.kind == "f" for column in self.history.values())
             and all(column.shape == (n,) and column.dtype.kind == "f" for column in self.test_columns.values())
             and set(self.test_columns) == set(self.dense_test_columns)
+            and all(np.isfinite(array).all() for array in (self.F, self.values, self.ideal, self.corner))
+            and bool((self.corner > self.ideal).all())
+            and self._heads_fit()
         )
+
+    def _heads_fit(self) -> bool:
+        heads = [*self.heads, self.dense_head]
+        kinds = {(head.task, head.n_features, head.widths[-1]) for head in heads}
+        named = len(self.class_names)
+        return len(kinds) == 1 and named in (0, self.dense_head.widths[-1])
 
     def _row(
         self, member: int | str, active: int, values: Values, test: float, further: Mapping[str, float]
@@ -507,9 +507,3 @@ class Front:
     def _check_not_empty(self) -> None:
         if len(self) == 0:
             raise InputError("the front has no members: the search found no feasible mask")
-
-
-def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    # opened here: numpy leaves the file open when it turns out not to be an archive
-    with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from moevoprune.errors import InputError, nearest, words_of
+from moevoprune.features.free_memory import check_whole_file
 from moevoprune.files import ordered_safetensors
 from moevoprune.fronts.export.modules import HeadModule
 from moevoprune.heads.ensemble import HeadEnsemble
@@ -127,28 +128,27 @@ def open_exported(path: Path) -> Predictor:
     ----------
     path
         A file that :func:`encode` gave the content of.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged or another kind of file; or, from the function, it does not take such rows.
     """
     ending = format_of(path)
-    if ending == ".onnx":
-        import onnxruntime
+    openers = {".onnx": _open_onnx, ".pt2": _open_pt2, ".safetensors": _open_safetensors}
+    try:
+        check_whole_file(path)
+        predictor = openers[ending](path)
+    except Exception as error:  # untrusted bytes: each library raises kinds of its own
+        raise InputError(f"{path}: cannot be opened as {FORMATS[ending]} ({words_of(error)})") from None
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        # errors only
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
+    def predict(rows: Floats) -> Floats:
+        try:
+            return predictor(rows)
+        except Exception as error:
+            raise InputError(f"{path}: cannot take input of shape {rows.shape} ({words_of(error)})") from None
 
-        def run(rows: Floats) -> Floats:
-            outputs: Floats = session.run(None, {name: rows})[0]
-            return outputs
-
-        return run
-    if ending == ".pt2":
-        with _silence():
-            loaded = torch.export.load(str(path)).module()
-        return _on_arrays(loaded)
-    return _open_safetensors(path)
+    return predict
 
 
 def _safetensors(module: nn.Module, metadata: Mapping[str, str]) -> bytes:
@@ -171,6 +171,29 @@ def _safetensors(module: nn.Module, metadata: Mapping[str, str]) -> bytes:
         raise InputError(".safetensors holds the tensors of a head and no network: use .onnx or .pt2")
     content: bytes = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=dict(metadata))
     return ordered_safetensors(content)
+
+
+def _open_onnx(path: Path) -> Predictor:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # errors only
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(rows: Floats) -> Floats:
+        outputs: Floats = session.run(None, {name: rows})[0]
+        return outputs
+
+    return run
+
+
+def _open_pt2(path: Path) -> Predictor:
+    with _silence():
+        loaded = torch.export.load(str(path)).module()
+    return _on_arrays(loaded)
 
 
 def _open_safetensors(path: Path) -> Predictor:
