@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,6 +53,10 @@ def format_of(path: Path) -> str:
     if ending not in FORMATS:
         raise InputError(f"{path}: the ending chooses the format{nearest(ending, FORMATS)}: {', '.join(FORMATS)}")
     return ending
+
+# on being imported it would put a number for this machine and a database into the user's home, and report its use to
+# its makers; who wants that says so in the environment
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def check_installed(ending: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moevoprune.features.decoding import silenced_warnings
+from moevoprune.files import open_regular
 
 __all__ = ["Picture", "data_address", "read_picture"]
 
@@ -60,9 +61,10 @@ def read_picture(path: Path, alt: str, caption: str, photo: bool = False) -> Pic
     from PIL import Image
 
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        with open_regular(path) as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
             return None
-        content = path.read_bytes()
         # of a size that Pillow warns of, and this function refuses
         with silenced_warnings(), Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             large = image.width * image.height > _MOST_PIXELS or image.height > _MOST_HEIGHT
