@@ -144,7 +144,7 @@ def map_array(path: Path) -> Array:
         if count == 0:
             return np.zeros(shape, dtype=kind)
         return np.memmap(path, dtype=kind, mode="r", offset=start, shape=shape)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise InputError(f"{name} cannot be mapped ({words_of(error)}); write it again") from None
 
 

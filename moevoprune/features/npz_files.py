@@ -135,7 +135,7 @@ def read_array(
                 " save plain arrays of numbers (or of strings, for class_names)"
             )
         count = n_elements(shape)
-        if start + count * kind.itemsize != member.file_size or (count and not kind.itemsize):
+        if start + count * kind.itemsize != member.file_size:
             raise ValueError(f"{member.file_size} bytes do not hold {kind} {shape}")
         copied = 0 if becomes is None or kind == np.dtype(becomes) else count * np.dtype(becomes).itemsize
         check_room(count * kind.itemsize + copied, f"array {name!r}", _FOR_LESS_MEMORY)
@@ -187,6 +187,9 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         raise ValueError(words_of(error)) from None
     if any(isinstance(length, bool) or length < 0 for length in shape):
         raise ValueError(f"the shape is {shape}")
+    if not kind.itemsize and n_elements(shape):
+        # any number of them fits into an empty file
+        raise ValueError(f"its elements of {kind} have no size")
     return shape, fortran, kind
 
 

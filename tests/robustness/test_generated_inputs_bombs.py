@@ -92,18 +92,23 @@ def test_what_fits_is_read_without_a_copy(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shape",
+    ("kind", "shape"),
     [
-        "(1000000000000, 2)",
-        "(4611686018427387904, 4)",
-        "(9223372036854775808, 1)",
-        "(-4, -4)",
-        "(2147483647, 2147483647, 4)",
+        ("<f4", "(1000000000000, 2)"),
+        ("<f4", "(4611686018427387904, 4)"),
+        ("<f4", "(9223372036854775808, 1)"),
+        ("<f4", "(-4, -4)"),
+        ("<f4", "(2147483647, 2147483647, 4)"),
+        ("<f4", "(9223372036854775808, 0)"),
+        ("<f4", f"({'0, ' * 80})"),
+        ("|S0", "(9223372036854775808,)"),
+        ("<U0", "(1000000000000, 2)"),
     ],
 )
-def test_giant_declared_shapes_are_refused_before_memory_is_asked_for(shape, tmp_path):
+@pytest.mark.parametrize("n_bytes", [0, 64])
+def test_giant_declared_shapes_are_refused_before_memory_is_asked_for(kind, shape, n_bytes, tmp_path):
     path = tmp_path / "forged.npz"
-    content = npy_with("<f4", shape, bytes(64))
+    content = npy_with(kind, shape, bytes(n_bytes))
     for archive in (packed(_set_with(X_train=content)), _claiming(2**32 - 2, content)):
         path.write_bytes(archive)
         assert _peak(lambda: is_read(lambda: load_features(path)) and pytest.fail("was read")) < 4 * _MIB
@@ -155,7 +160,7 @@ def test_a_journal_line_without_an_end_is_not_held_in_memory(tmp_path):
     assert found[1].tolist()[2] == [True] + 7 * [False]
 
 
-@pytest.mark.parametrize("n_bits", [10**9 + 1, 2**63, 10**400])
+@pytest.mark.parametrize("n_bits", [10**9 + 1, 2**63, 10**400], ids=["many", "beyond 64 bits", "400 digits"])
 def test_journals_of_masks_that_no_head_has(n_bits, tmp_path):
     path = tmp_path / "evaluations.journal"
     start = '{"format": "moevoprune-journal", "version": 1, "identity": {}, "objectives": ["a"], '
