@@ -54,8 +54,9 @@ def format_of(path: Path) -> str:
         raise InputError(f"{path}: the ending chooses the format{nearest(ending, FORMATS)}: {', '.join(FORMATS)}")
     return ending
 
-# on being imported it would put a number for this machine and a database into the user's home, and report its use to
-# its makers; who wants that says so in the environment
+
+# imported, it would put a number for this machine and a database into the user's home, and report its use to its
+# makers; who wants that says so in the environment
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
