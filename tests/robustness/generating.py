@@ -17,10 +17,10 @@ from hypothesis.extra import numpy as hnp
 __all__ = ["EXAMPLES", "REPEATABLE", "arrays_of_any_kind", "in_time"]
 
 EXAMPLES = {
-    "npz": 1500, "feature_folder": 1000, "toml": 1200, "csv": 400, "journal": 1500, "front": 500, "heads": 500,
+    "npz": 1200, "feature_folder": 1000, "toml": 900, "csv": 250, "journal": 1300, "front": 500, "heads": 500,
     "predictions": 400, "member_maps": 600, "record": 600, "weights": 600, "pickled_weights": 400, "network": 500,
     "constructed": 600, "exported": 500, "filter_front": 600, "filter_scores": 400, "filter_cost": 200,
-    "any bytes": 30, "features": 300, "settings": 300, "tables": 60, "journals": 150, "command lines": 250,
+    "any bytes": 30, "features": 200, "settings": 300, "tables": 60, "journals": 150, "command lines": 150,
     "individuals": 300,
 }  # fmt: skip
 """How many inputs each test generates; of any bytes, for each reader."""
