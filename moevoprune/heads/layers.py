@@ -8,6 +8,9 @@ Widths are padded with zeros to multiples of eight: rows of matrices then start 
 them, individuals of nearly the same size fit into one stack, and a product's last digits do not depend on how many
 are stacked: with odd widths, MKL computes one product differently from several. Padded inputs are 0 and padded
 units have no gradient, so that they change nothing; the padding depends on a head's own size alone.
+
+A batch of one row makes vectors of matrices, for which MKL has ways of its own that depend on the processor as well: it
+is multiplied element by element.
 """
 
 from __future__ import annotations
@@ -79,7 +82,10 @@ class _Weights:
         if self._settings.nesterov:
             # rate * (g + mu v') = rate * ((1 + mu) v' - mu v), which needs no separate g
             self.values.add_(velocity, alpha=rate * mu)
-        velocity.baddbmm_(left, right, beta=mu, alpha=scale)
+        if right.shape[1] == 1:
+            velocity.mul_(mu).addcmul_(left, right, value=scale)
+        else:
+            velocity.baddbmm_(left, right, beta=mu, alpha=scale)
         if shrink is not None:
             velocity.add_(shrink)
         if self._connections is not None:
@@ -173,7 +179,6 @@ class DenseLayer:
         """(heads, batch, width) to (heads, outputs, batch) in the last layer, else (heads, batch, units)."""
         if self._last:
             if inputs.shape[1] == 1:
-                # one row: here, too, the last digits of the product would depend on how many are stacked
                 return (self.state * inputs).sum(2, keepdim=True)
             return torch.bmm(self.state, inputs.mT)
         return torch.bmm(inputs, self._transposed)
@@ -181,7 +186,10 @@ class DenseLayer:
     def backward(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         """Gradient before the ReLU that made the inputs, shape (heads, batch, padded inputs)."""
         *_, product, through, part = self._room(inputs.shape[1])
-        torch.bmm(gradient.mT if self._last else gradient, self.state, out=product)
+        if self._last and inputs.shape[1] == 1:
+            torch.sum(gradient * self.state, 1, keepdim=True, out=product)
+        else:
+            torch.bmm(gradient.mT if self._last else gradient, self.state, out=product)
         torch.ops.aten.threshold_backward.grad_input(product, inputs, 0.0, grad_input=through)
         return part
 

@@ -37,7 +37,7 @@ from moevoprune.memory import Chunk
 __all__ = ["TRAINER_VERSION", "Form", "HeadStack", "PopulationTrainer"]
 
 # part of a fitness's identity: raise it with any change that alters trained weights
-TRAINER_VERSION = 2
+TRAINER_VERSION = 3
 
 Rows = npt.NDArray[np.int64]
 Kept = tuple[npt.NDArray[np.bool_], ...]

@@ -300,19 +300,21 @@ def test_a_head_does_not_depend_on_the_others_in_the_batch(
     [((), 5, 131, 33, 1), ((), 7, 120, 25, 3), ((40,), 9, 49, 8, 1), ((40,), 9, 41, 8, 5), ((9,), 3, 60, 1, 2)],
 )
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("task", ["classes", "numbers"])
 def test_no_odd_size_lets_the_others_in_the_batch_matter(
-    hidden: tuple[int, ...], n_classes: int, n_rows: int, batch: int, n_folds: int, form: FormName
+    hidden: tuple[int, ...], n_classes: int, n_rows: int, batch: int, n_folds: int, form: FormName, task: str
 ) -> None:
     generator = np.random.default_rng(7)
     n_features = 83
     features = generator.normal(size=(140, n_features)).astype(np.float32)
     labels = generator.integers(0, n_classes, 140)
+    targets = labels if task == "classes" else generator.normal(size=(140, n_classes)).astype(np.float32)
     shape = HeadShape(n_features, hidden, n_classes)
     encoded = make_encoding("features", shape)
     masks = [encoded.decode(generator.random(n_features) < share) for share in np.linspace(0.05, 0.9, 12)]
     row_sets = [np.sort(generator.permutation(140)[:n_rows]) for _ in range(n_folds)]
     settings = HeadSettings(hidden=hidden, epochs=3, batch_size=batch)
-    trainer = PopulationTrainer(features, labels, shape, settings, 1, "cpu", form=form)
+    trainer = PopulationTrainer(features, targets, shape, settings, 1, "cpu", form=form)
     together = [bytes_of(stack) for stack in trainer.fit(masks, row_sets)]
     alone = [bytes_of(stack) for mask in masks for stack in trainer.fit([mask], row_sets)]
     assert alone == together
