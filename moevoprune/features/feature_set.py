@@ -465,7 +465,7 @@ def _stored_extraction(stored: Array) -> str:
 def _strings(array: Array, name: str) -> tuple[str, ...]:
     try:
         return tuple(str(item) for item in array.ravel().tolist())
-    except ValueError:
+    except (ValueError, SystemError):  # the latter for numbers far beyond Unicode
         raise InputError(f"array {name!r} holds bytes that are no text; save plain strings") from None
 
 

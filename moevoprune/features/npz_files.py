@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -187,6 +188,9 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         raise ValueError(words_of(error)) from None
     if any(isinstance(length, bool) or length < 0 for length in shape):
         raise ValueError(f"the shape is {shape}")
+    # NumPy leaves sides of 0 out when it looks whether a shape is too large
+    if n_elements(tuple(filter(None, shape))) * max(kind.itemsize, 1) > sys.maxsize:
+        raise ValueError(f"the shape {shape} is too large")
     if not kind.itemsize and n_elements(shape):
         # any number of them fits into an empty file
         raise ValueError(f"its elements of {kind} have no size")

@@ -100,6 +100,7 @@ def test_what_fits_is_read_without_a_copy(tmp_path):
         ("<f4", "(-4, -4)"),
         ("<f4", "(2147483647, 2147483647, 4)"),
         ("<f4", "(9223372036854775808, 0)"),
+        ("<f4", "(4611686018427387904, 0)"),
         ("<f4", f"({'0, ' * 80})"),
         ("|S0", "(9223372036854775808,)"),
         ("<U0", "(1000000000000, 2)"),
@@ -135,6 +136,14 @@ def test_bombs_in_a_run_folder(name, little_memory, tmp_path):
         refused: list[bool] = []
         assert _peak(lambda: refused.append(not reader.accepts(content, folder))) < 8 * _MIB  # noqa: B023
         assert refused == [True], members[place][0]
+
+
+@pytest.mark.parametrize("character", [b"\0\xd8\0\0", b"\0\0\x11\0", b"\xff" * 4])
+def test_class_names_of_what_is_no_character(character, tmp_path):
+    path = tmp_path / "names.npz"
+    path.write_bytes(packed(_set_with(class_names=npy_with("<U1", "(3,)", 3 * character))))
+    # half a pair is shown as "?", numbers beyond Unicode are no text
+    assert is_read(lambda: load_features(path)) == (character == b"\0\xd8\0\0")
 
 
 def test_class_names_that_would_become_millions_of_objects(tmp_path):
