@@ -9,7 +9,7 @@ them, individuals of nearly the same size fit into one stack, and a product's la
 are stacked: with odd widths, MKL computes one product differently from several. Padded inputs are 0 and padded
 units have no gradient, so that they change nothing; the padding depends on a head's own size alone.
 
-A batch of one row makes vectors of matrices, for which MKL has ways of its own that depend on the processor as well:
+A batch of one row makes vectors of matrices, for which MKL has ways of its own, which depend on the processor too:
 it is multiplied element by element.
 """
 
