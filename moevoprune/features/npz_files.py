@@ -189,7 +189,7 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if any(isinstance(length, bool) or length < 0 for length in shape):
         raise ValueError(f"the shape is {shape}")
     # NumPy leaves sides of 0 out when it looks whether a shape is too large
-    if n_elements(tuple(filter(None, shape))) * max(kind.itemsize, 1) > sys.maxsize:
+    if 0 in shape and n_elements(tuple(filter(None, shape))) * max(kind.itemsize, 1) > sys.maxsize:
         raise ValueError(f"the shape {shape} is too large")
     if not kind.itemsize and n_elements(shape):
         # any number of them fits into an empty file
