@@ -54,7 +54,7 @@ def checkout(work: Path) -> Path:
         archive = work / "checkout.tar"
         run(["git", "-C", ROOT, "archive", "--format=tar", "-o", archive, "HEAD"])
         shutil.unpack_archive(archive, tree)
-        # tests find the data of the workplace beside the checkout, where there are any
+        # tests find the data beside the checkout, where there are any
         if (ROOT.parent / "shared").is_dir():
             (work / "shared").symlink_to((ROOT.parent / "shared").resolve())
     return tree
