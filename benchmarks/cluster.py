@@ -47,6 +47,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moevoprune import FeatureSet, HeadSettings, PruningProblem
+from moevoprune.search.mask_memory import MaskValues
 from moevoprune.search.ray_engine import RayEngine, _Scored, _Worker, connect, disconnect
 
 RESULTS = Path(__file__).parent / "results" / "cluster.md"
@@ -219,7 +220,7 @@ def _measure(ray: Any, n_actors: int, population: int, ray_start: float) -> Meas
         engine = engines[0]
         while not all(actor.ready for actor in engine._actors):
             problem.values(masks_of(n_actors * 4, FEATURES))
-            problem._known.clear()
+            problem._known = MaskValues(problem.n_obj)
         actors_start = time.perf_counter() - started
         # each mask by itself, in one actor: training without waiting
         worker = engine._actors[0].handle
@@ -229,7 +230,7 @@ def _measure(ray: Any, n_actors: int, population: int, ray_start: float) -> Meas
         ]
         generations = []
         for size in sorted({population // 4, population // 2, population}):
-            problem._known.clear()
+            problem._known = MaskValues(problem.n_obj)
             wall = seconds_of(lambda size=size: list(engine.evaluate(masks[:size])), 1)
             generations.append([float(size), wall, float(sum(each[:size]))])
     mean = statistics.fmean(each)

@@ -110,10 +110,11 @@ class RacingProblem(PruningProblem):
         # to the algorithm they are masks like others, just bad ones
         out["G"] = super().violations(np.asarray(x, dtype=np.bool_))
 
-    def _train(self, bits: Bits, keys: list[bytes]) -> None:
+    def _train(self, bits: Bits) -> None:
         if len(bits) < FEWEST:
-            super()._train(bits, keys)
+            super()._train(bits)
             return
+        keys = pack(bits)
         field_ = _Field(self, bits)
         n_folds, n_epochs = len(self.fitness.folds), self.head.epochs
         rungs = [(min(folds, n_folds), n_epochs) for folds in self._race.folds]
@@ -128,7 +129,8 @@ class RacingProblem(PruningProblem):
             at_rungs.append(losses)
             out = self._drop_outs(losses[running], self._finished[rung])
             for mask in running[out]:
-                self._known[keys[mask]] = _natural(self.objectives, losses[mask] + self._margins)
+                worst = _natural(self.objectives, losses[mask] + self._margins)
+                self._known.put(bits[mask : mask + 1], worst[None])
                 self._dropped.add(keys[mask])
                 field_.forget(mask)
             running = running[~out]
@@ -138,7 +140,7 @@ class RacingProblem(PruningProblem):
             for mask in group:
                 values, diverged = field_.score(mask, n_folds, [True] * self.n_obj)
                 field_.forget(mask)
-                self._known[keys[mask]] = values
+                self._known.put(bits[mask : mask + 1], values[None])
                 self.n_trained += 1
                 self.n_diverged += diverged
                 for listener in self._on_trained:

@@ -94,7 +94,7 @@ def open_regular(path: Path) -> BinaryIO:
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(path))
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
         return open(path, "rb")
     except ValueError as error:  # a character that no path can hold
         raise OSError(errno.EINVAL, f"is no possible path: {error}", str(path)) from None

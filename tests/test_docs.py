@@ -201,7 +201,7 @@ def test_every_public_module_is_in_the_reference():
     reference = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
     described = re.findall(r"automodule:: (\S+)", reference)
     layers = [module.name for module in pkgutil.iter_modules(moevoprune.__path__, "moevoprune.") if module.ispkg]
-    names = [f"moevoprune.{name}" for name in ("errors", "files", "device")]
+    names = [f"moevoprune.{name}" for name in ("errors", "files", "locks", "memory", "device")]
     for layer in set(layers) - {"moevoprune.cli"}:
         path = importlib.import_module(layer).__path__
         names += [module.name for module in pkgutil.iter_modules(path, f"{layer}.")]

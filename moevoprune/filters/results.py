@@ -130,7 +130,8 @@ class FilterFront:
                 arrays = {name: read_array(archive, name) for name in _ARRAYS}
         except (InputError, UnreadableImageError) as error:
             raise InputError(f"{printable(str(path))}: {error}") from None
-        members = len(arrays["masks"])
+        # a single value has no rows, and fits none of the shapes below
+        members = arrays["masks"].shape[0] if arrays["masks"].ndim == 2 else 0
         shapes = {
             "values": (members, len(objectives)),
             "losses": (members, len(objectives)),
@@ -141,7 +142,7 @@ class FilterFront:
         wrong += [
             name for name in ("costs", "whole") if name not in wrong and not (arrays[name][..., :2] > 0).all()
         ]
-        if wrong or arrays["masks"].dtype != np.bool_ or arrays["masks"].ndim != 2 or members == 0:
+        if wrong or arrays["masks"].dtype != np.bool_ or members == 0:
             raise InputError(
                 f"{printable(str(path))}: is not the front of a run with {len(objectives)} objectives"
             )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import numbers
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
-
-import numpy as np
 
 from moevoprune.errors import printable, printable_lines
 
@@ -58,7 +57,7 @@ def _csv_cell(cell: Any) -> Any:
     if isinstance(cell, float):
         plain = cell == 0 or not math.isfinite(cell) or _SMALL <= abs(cell) < _LARGE
         return f"{cell:.6f}" if plain else f"{cell:.6e}"
-    if cell is None or isinstance(cell, int | np.generic):
+    if cell is None or isinstance(cell, numbers.Number):
         return cell
     text = printable_lines(str(cell))
     return text if _NUMBER.fullmatch(text) else _FORMULA.sub(r"\1'", text)

@@ -43,7 +43,7 @@ def test_parts_do_not_overlap_and_hold_each_class(noise_images):
 def test_too_few_images_to_split():
     pixels = np.zeros((5, 4, 4, 1), np.uint8)
     images = LabelledImages("few", pixels, np.array([0, 0, 0, 0, 1]), pixels[:2], np.array([0, 1]))
-    with pytest.raises(InputError, match="few: 5 training images cannot be split"):
+    with pytest.raises(InputError, match="few: class '1' has one training image"):
         ImageParts.split(images, Normalisation((0.0,), (1.0,)), 0.2, 0, torch.device("cpu"))
 
 

@@ -53,6 +53,7 @@ def stacks(data: dict[str, npt.NDArray[Any]]) -> list[HeadStack]:
 
 
 @needs_reference_run
+@pytest.mark.slow
 def test_accuracy_and_loss_are_those_of_the_published_program(
     data: dict[str, npt.NDArray[Any]], stacks: list[HeadStack]
 ) -> None:

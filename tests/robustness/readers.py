@@ -36,6 +36,7 @@ from moevoprune.fronts.member_maps import MemberMaps, load_member_maps
 from moevoprune.fronts.predictions import Predictions
 from moevoprune.fronts.report.record import read_run
 from moevoprune.fronts.run_folder import FRONT, HEADS, JOURNAL, MEMBER_MAPS, PREDICTIONS, RECORD, SETTINGS
+from moevoprune.fronts.tables import csv_rows
 from moevoprune.heads.head import TrainedHead
 from moevoprune.search.journal import EvaluationJournal
 
@@ -327,7 +328,7 @@ def _front() -> Front:
 
 def _read_front(folder: Path) -> None:
     front = Front.load(folder)
-    assert len(front.to_csv().splitlines()) == len(front) + 2
+    assert len(csv_rows(front.to_csv())) == len(front) + 2
     front_table(front)
     if len(front):
         objectives_line(front)
