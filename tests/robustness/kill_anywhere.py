@@ -576,6 +576,9 @@ class Harness:
 
     def _count(self, kill: Kill, outcome: Outcome, first: bool) -> None:
         if outcome.code is not None:
+            if first and kill.seconds is not None:
+                # it was over before: the machine is less busy than when the undisturbed run was measured
+                self._seconds = min(self._seconds, kill.seconds)
             return
         self.tally.in_a_row += not first
         if kill.operation is None:
