@@ -321,8 +321,15 @@ def _check_settings(out: Path | None, stored: dict[str, Any], plan: _Plan) -> No
         )
 
 
+def _holds_comparison(out: Path) -> bool:
+    """Whether there is something to lose; one killed before its settings were there has left an empty folder."""
+    cells = out / CELLS
+    begun = any(cells.iterdir()) if cells.is_dir() else exists(cells)
+    return begun or any(exists(out / name) for name in (SETTINGS, TABLE, SCORES, MEMBERS))
+
+
 def _open_folder(out: Path, plan: _Plan, resume: bool) -> None:
-    if not resume and any(exists(out / name) for name in (SETTINGS, TABLE, SCORES, MEMBERS, CELLS)):
+    if not resume and _holds_comparison(out):
         raise InputError(
             f"{out}: holds another comparison: add --resume to continue it, or choose another --out folder"
         )

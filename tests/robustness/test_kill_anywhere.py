@@ -108,6 +108,11 @@ def test_commands_that_differentiate_go_on_to_the_same_end_too():
     assert "4 kills, lost: nothing" in done.stdout, done.stdout + done.stderr
 
 
+def test_a_comparison_that_is_killed_before_it_has_settings_is_begun_anew(harness_of):
+    harness = harness_of("compare")
+    harness.kill([Kill(operation=place(harness.operations, "replace", "out/compare.json"), phase="before")])
+
+
 def test_a_sweep_that_is_killed_between_two_runs_leaves_no_lock_behind(harness_of):
     harness = harness_of("sweep")
     harness.kill([Kill(operation=place(harness.operations, "unlink", "seed1/.moevoprune.lock"), phase="before")])
