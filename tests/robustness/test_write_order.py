@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +21,12 @@ pytestmark = [
     # the children use none of the threads that were there
     pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
 ]
+
+# PyTorch differentiates in no child of a process that has done so, as other tests do
+OWN_PROCESS = "MOEVOPRUNE_TESTS_OWN_PROCESS"
+differentiates = pytest.mark.skipif(
+    OWN_PROCESS not in os.environ, reason="run by test_what_differentiates_in_a_process_of_its_own"
+)
 
 PACKAGE = Path(moevoprune.__file__).parent
 # written to in place: a journal and a store of rows have checksums and grow, a lock holds nothing
@@ -111,6 +119,20 @@ def cli(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def test_what_differentiates_in_a_process_of_its_own():
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "synced", __file__],
+        env={**os.environ, OWN_PROCESS: "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "7 passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+@differentiates
 @pytest.mark.parametrize("name", ["run", "compare", "sweep", "filters", "construct", "extract"])
 def test_every_file_of_a_command_is_synced_before_it_has_its_name_and_its_folder_afterwards(name, desk, tmp_path):
     folder = tmp_path / "files"
@@ -149,6 +171,7 @@ def check_journal(operations: Sequence[Operation], journal: Path) -> None:
     assert own[-1][0] < min(results)
 
 
+@differentiates
 def test_every_file_of_the_python_functions_is_synced_too(desk, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()
