@@ -14,8 +14,7 @@ from moevoprune.construction.encoding import TableEncoding
 from moevoprune.construction.tables import Table, read_frame
 from moevoprune.errors import InputError, words_of
 from moevoprune.features import FeatureSet
-from moevoprune.features.decoding import UnreadableImageError, open_regular
-from moevoprune.files import atomic_path, ordered_safetensors
+from moevoprune.files import atomic_path, open_regular, ordered_safetensors
 from moevoprune.heads.head import TrainedHead
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class StoredNetwork:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in list(file.keys())}
-        except (OSError, SafetensorError, UnreadableImageError) as error:
+        except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read as a network ({words_of(error)})") from None
         if metadata.get("format") != _FORMAT:
             raise InputError(f"{path}: is no network that moevoprune construct wrote")

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from moevoprune.device import reproducible
 from moevoprune.errors import InputError, printable, words_of
-from moevoprune.features.decoding import UnreadableImageError, open_regular
-from moevoprune.files import atomic_path, ordered_safetensors
+from moevoprune.files import atomic_path, open_regular, ordered_safetensors
 from moevoprune.filters.cutting import cut
 from moevoprune.filters.finishing import FinishedNetwork, weights_of
 from moevoprune.filters.graph import FilterGraph
@@ -185,7 +184,7 @@ def read_record(path: str | Path) -> NetworkRecord:
         open_regular(path).close()
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except (OSError, SafetensorError, UnreadableImageError) as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read as a network ({words_of(error)})") from None
     if metadata.get("format") != _FORMAT:
         raise InputError(f"{path}: is no network that filter pruning has saved")
