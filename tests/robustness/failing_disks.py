@@ -635,14 +635,23 @@ def attack_mounted(command: Command, desk: Path, folder: Path, sizes: Sequence[i
                     continue
             first = give(command, desk, disk)
             wrong = wrong_with(first, disk, "full")
-            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-            if first.code != 0 and give_again(command, desk, disk).code != 0:
-                wrong.append("given again it fails")
-            if results_of(command, disk) != expected:
-                wrong.append("other results")
+            wrong += wrong_when_mended(command, desk, disk, first, "size=64m", expected)
             yield [f"{command.name} on {size} KiB: {one} (first: {first.stderr.strip()[:200]})" for one in wrong]
         finally:
             subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def wrong_when_mended(
+    command: Command, desk: Path, disk: Path, first: Outcome, options: str, expected: dict[str, bytes]
+) -> list[str]:
+    """Mount a disk anew such that it works; what is wrong with going on there, and with what comes out."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+    wrong = []
+    if first.code != 0 and give_again(command, desk, disk).code != 0:
+        wrong.append("given again it fails")
+    if results_of(command, disk) != expected:
+        wrong.append("other results")
+    return wrong
 
 
 def attack_read_only(command: Command, desk: Path, folder: Path, after: int) -> list[str]:
@@ -657,11 +666,7 @@ def attack_read_only(command: Command, desk: Path, folder: Path, after: int) -> 
         with _ReadOnlyAfter(disk, after):
             first = give(command, desk, disk)
         wrong = wrong_with(first, disk, "readonly")
-        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
-        if first.code != 0 and give_again(command, desk, disk).code != 0:
-            wrong.append("given again it fails")
-        if results_of(command, disk) != expected:
-            wrong.append("other results")
+        wrong += wrong_when_mended(command, desk, disk, first, "rw", expected)
         return [f"{command.name}, read-only after {after}: {one} ({first.stderr.strip()[:200]})" for one in wrong]
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
